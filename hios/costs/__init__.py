@@ -1,5 +1,6 @@
 """Costs: the protocol that schedulers ask, and its implementations without learning."""
 
 from hios.costs.protocol import Costs, Group, Stage
+from hios.costs.table import TableCosts
 
-__all__ = ["Costs", "Group", "Stage"]
+__all__ = ["Costs", "Group", "Stage", "TableCosts"]
