@@ -1,0 +1,209 @@
+"""Options that several verbs share, each group packed into one small value.
+
+`@machine_options` above a verb adds ``--devices``, ``--machine`` and ``--streams`` and hands
+them over as one argument ``machine``; the other groups work alike. Only what is said on the
+command line stands here; `hios_tvm.cli.problem` makes graphs and machines of it.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hios.errors import InvalidOption
+
+__all__ = [
+    "DEFAULT_SCHEDULER",
+    "MachineChoice",
+    "ModelChoice",
+    "OutputChoice",
+    "SchedulerChoice",
+    "machine_options",
+    "model_options",
+    "output_options",
+    "parse_shapes",
+    "scheduler_options",
+]
+
+DEFAULT_SCHEDULER = "hios-lp"
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class MachineChoice:
+    """Where to run: a count or list of devices, a preset or description, streams per device."""
+
+    devices: str | None
+    machine: str | None
+    streams: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """How to read and compile a model; `shapes` as written, see `parse_shapes`."""
+
+    shapes: tuple[str, ...]
+    target: str | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerChoice:
+    """How to decide: the algorithm, its window, its costs, or a schedule decided before."""
+
+    scheduler: str
+    window: int | None
+    costs: str | None
+    load_schedule: Path | None
+    save_schedule: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChoice:
+    """How to tell: one JSON object instead of tables, no progress."""
+
+    json: bool
+    quiet: bool
+
+
+def _packed(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Verb], Verb]:
+    """Return a decorator that adds `options` and hands their values over as one `kind`."""
+    names = [field.name for field in fields(kind)]
+
+    def decorate(verb: Verb) -> Verb:
+        @functools.wraps(verb)
+        def pack(**values: Any) -> Any:
+            values[name] = kind(**{key: values.pop(key) for key in names})
+            return verb(**values)
+
+        decorated: Any = pack
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+machine_options = _packed(
+    "machine",
+    MachineChoice,
+    click.option(
+        "--devices",
+        metavar="N|LIST",
+        help="How many devices, or which: 2, or cpu:0,cpu:1 (one core each), or cuda:0,cuda:1.",
+    ),
+    click.option(
+        "--machine",
+        metavar="PRESET|FILE",
+        help="A described machine: a preset such as 2xA40-NVLink, or a JSON file.",
+    ),
+    click.option(
+        "--streams",
+        type=click.IntRange(min=1),
+        help="Operators that may run at once on one device.  [default: as the machine says]",
+    ),
+)
+
+model_options = _packed(
+    "model",
+    ModelChoice,
+    click.option(
+        "--shapes",
+        multiple=True,
+        metavar="NAME:DIMS",
+        help="Shape of an input with dynamic dimensions, as data:1x3x224x224. Repeatable.",
+    ),
+    click.option(
+        "--target",
+        metavar="TARGET",
+        help="TVM target to compile for: llvm, cuda, or JSON.  [default: as the devices say]",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Seed of random inputs and of weights drawn anew.",
+    ),
+)
+
+scheduler_options = _packed(
+    "deciding",
+    SchedulerChoice,
+    click.option(
+        "--scheduler",
+        default=DEFAULT_SCHEDULER,
+        show_default=True,
+        metavar="NAME",
+        help="The algorithm that decides; `hios schedule --list` names them all.",
+    ),
+    click.option(
+        "--window",
+        type=click.IntRange(min=1),
+        help="Operators that a sliding window looks at (schedulers that have one).",
+    ),
+    click.option(
+        "--costs",
+        metavar="KIND|FILE",
+        help="Where times come from: profile (measure), analytic (estimate), or a JSON file.",
+    ),
+    click.option(
+        "--load-schedule",
+        type=click.Path(path_type=Path),
+        help="Take this schedule instead of deciding.",
+    ),
+    click.option(
+        "--save-schedule",
+        type=click.Path(path_type=Path),
+        help="Write the schedule as JSON.",
+    ),
+)
+
+output_options = _packed(
+    "output",
+    OutputChoice,
+    click.option("--json", is_flag=True, help="Print one JSON object instead of tables."),
+    click.option("--quiet", is_flag=True, help="No progress on standard error."),
+)
+
+
+def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Parse ``name:1x3x224x224``.
+
+    Parameters
+    ----------
+    texts
+        One per input. The name may hold colons itself; a scalar is ``name:``.
+
+    Returns
+    -------
+    dict
+        Shape by input name.
+
+    Raises
+    ------
+    InvalidOption
+        On a malformed text, an extent below 1, or a name given twice.
+
+    Examples
+    --------
+    >>> parse_shapes(("data:1x3x224x224", "mask:8"))
+    {'data': (1, 3, 224, 224), 'mask': (8,)}
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, colon, extents = text.rpartition(":")
+        numbers = extents.split("x") if extents else []
+        if not colon or not name or not all(n.isascii() and n.isdigit() for n in numbers):
+            raise InvalidOption(f"--shapes {text!r} is not NAME:DIMS, for example x:1x3x224x224")
+        shape = tuple(int(n) for n in numbers)
+        if min(shape, default=1) < 1:
+            raise InvalidOption(f"--shapes {text!r} has an extent of 0; every extent must be ≥ 1")
+        if name in shapes:
+            raise InvalidOption(f"--shapes gives input {name!r} twice")
+        shapes[name] = shape
+    return shapes
