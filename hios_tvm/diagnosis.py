@@ -1,0 +1,269 @@
+"""What this machine has, what is missing, and the command that gets it.
+
+Every probe stands alone: a broken package, a missing driver or an unwritable folder is a
+finding, never an exception. Packages whose import may crash the process are imported in a
+process of their own.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import hios
+from hios.ir.presets import available_cores
+
+__all__ = ["Finding", "Status", "diagnose"]
+
+Status = Literal["ok", "absent", "broken"]
+"""``absent`` is no error (something optional), ``broken`` needs its remedy."""
+
+_PROBE_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of one probe.
+
+    Attributes
+    ----------
+    name
+        What was looked at.
+    status
+        See `Status`.
+    detail
+        Version, count, path, or what is wrong.
+    remedy
+        The command or the step that helps; empty where nothing is wrong.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+
+# Distribution, module, and the extra of this package that brings it ("" for none: required).
+_PACKAGES = (
+    ("numpy", "numpy", ""),
+    ("networkx", "networkx", ""),
+    ("msgspec", "msgspec", ""),
+    ("onnx", "onnx", ""),
+    ("matplotlib", "matplotlib", ""),
+    ("xgboost", "xgboost", ""),
+    ("safetensors", "safetensors", ""),
+    ("onnxruntime", "onnxruntime", "dev"),
+    ("ortools", "ortools", "exact"),
+    ("cuda-core", "cuda.core", "cuda"),
+    ("cuda-bindings", "cuda.bindings", "cuda"),
+)
+
+_TVM_PROBE = """
+import json, tvm
+from tvm.target import codegen
+version = getattr(codegen, "llvm_version_major", lambda: None)()
+print(json.dumps({"version": tvm.__version__, "llvm": version,
+                  "cuda": str(tvm.support.libinfo().get("USE_CUDA", "OFF"))}))
+"""
+
+
+def diagnose(cache_folder: Path) -> list[Finding]:
+    """Look at everything that hios-tvm uses.
+
+    Parameters
+    ----------
+    cache_folder
+        Where measurements are kept.
+
+    Returns
+    -------
+    list of Finding
+        In the order in which a reader wants them; takes a few seconds, since TVM is imported
+        in a process of its own.
+    """
+    findings = [_python(), _self(), *_tvm(), *(_package(*row) for row in _PACKAGES)]
+    findings += [_torch(), _host_cpu(), _memory(), _compiler(), *_cuda(), _cache(cache_folder)]
+    return findings
+
+
+def _python() -> Finding:
+    detail = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info < (3, 11):
+        return Finding("python", "broken", detail, "install Python 3.11 or newer")
+    return Finding("python", "ok", detail)
+
+
+def _self() -> Finding:
+    return Finding("hios-tvm", "ok", f"{hios.__version__} at {Path(hios.__file__).parents[1]}")
+
+
+def _tvm() -> list[Finding]:
+    install = "python -m pip install apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post1"
+    if _version("apache-tvm") is None and not _is_importable("tvm"):
+        return [Finding("apache-tvm", "broken", "not installed", install)]
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _TVM_PROBE],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return [Finding("apache-tvm", "broken", f"its import did not end: {problem}", install)]
+    lines = probe.stdout.strip().splitlines()
+    if probe.returncode != 0 or not lines:
+        reason = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
+        detail = f"{_version('apache-tvm') or 'unknown version'}, but its import fails: {reason}"
+        return [Finding("apache-tvm", "broken", detail, install)]
+    facts = json.loads(lines[-1])
+    has_cuda = facts["cuda"].upper() not in ("OFF", "0", "FALSE", "NOT-FOUND", "")
+    built = "compiles for CUDA as well" if has_cuda else "built without CUDA"
+    findings = [Finding("apache-tvm", "ok", f"{facts['version']}, {built}")]
+    ffi = _version("apache-tvm-ffi") or "not found"
+    if ffi.startswith("0.1.15"):
+        findings.append(
+            Finding("apache-tvm-ffi", "broken", f"{ffi}: saving a module crashes", install)
+        )
+    else:
+        findings.append(Finding("apache-tvm-ffi", "ok", ffi))
+    if facts["llvm"] is None:
+        findings.append(Finding("LLVM", "broken", "TVM was built without it", install))
+    else:
+        findings.append(Finding("LLVM", "ok", f"{facts['llvm']} (inside TVM)"))
+    return findings
+
+
+def _package(distribution: str, module: str, extra: str) -> Finding:
+    version = _version(distribution)
+    if version is not None and _is_importable(module):
+        return Finding(distribution, "ok", version)
+    wanted = f"'hios-tvm[{extra}]'" if extra else distribution
+    detail = "not installed" if version is None else f"{version}, but {module} is not found"
+    status: Status = "absent" if extra else "broken"
+    return Finding(distribution, status, detail, f"python -m pip install {wanted}")
+
+
+def _torch() -> Finding:
+    version = _version("torch")
+    if version is not None:
+        return Finding("torch", "ok", f"{version} (reads .pt2 files)")
+    return Finding(
+        "torch",
+        "absent",
+        "not installed; only needed to read PyTorch models",
+        "python -m pip install torch",
+    )
+
+
+def _host_cpu() -> Finding:
+    cores = available_cores()
+    usable = ", ".join(str(core) for core in cores) if len(cores) <= 16 else f"{len(cores)} cores"
+    detail = f"{_cpu_name()}: {len(cores)} of {os.cpu_count()} cores usable ({usable})"
+    return Finding("CPU", "ok", detail)
+
+
+def _memory() -> Finding:
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return Finding("memory", "absent", "the system does not tell")
+    return Finding("memory", "ok", f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it unused")
+
+
+def _compiler() -> Finding:
+    for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++", "gcc", "cc"):
+        path = shutil.which(name) if name else None
+        if path is not None:
+            return Finding("C++ compiler", "ok", path)
+    return Finding(
+        "C++ compiler",
+        "broken",
+        "none found; saving an artifact links a shared library",
+        "install one (Debian: apt install g++)",
+    )
+
+
+def _cuda() -> list[Finding]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return [Finding("CUDA", "absent", "no nvidia-smi: no NVIDIA driver on this machine")]
+    query = "--query-gpu=index,name,compute_cap,memory.total,driver_version"
+    try:
+        answer = subprocess.run(
+            [tool, query, "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return [Finding("CUDA", "broken", f"{tool} did not end: {problem}", "restart the driver")]
+    if answer.returncode != 0:
+        reason = (answer.stdout + answer.stderr).strip().splitlines() or ["no reason given"]
+        return [Finding("CUDA", "broken", reason[0], f"see what {tool} says")]
+    found = []
+    for line in answer.stdout.strip().splitlines():
+        index, _, rest = line.partition(",")
+        found.append(Finding(f"cuda:{index.strip()}", "ok", rest.strip()))
+    return found or [Finding("CUDA", "absent", "a driver, but no device")]
+
+
+def _cache(folder: Path) -> Finding:
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+        free = shutil.disk_usage(existing).free
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        return Finding(
+            "cache", "broken", f"{folder}: {reason}", "set XDG_CACHE_HOME to a writable folder"
+        )
+    return Finding("cache", "ok", f"{folder}, {free / 1e9:.1f} GB free")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a parent package is missing or broken
+        return False
+
+
+def _cpu_name() -> str:
+    readers: tuple[Callable[[], str], ...] = (_name_from_proc, platform.processor)
+    for read in readers:
+        name = read()
+        if name:
+            return name
+    return platform.machine()
+
+
+def _name_from_proc() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    for line in text.splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return ""
