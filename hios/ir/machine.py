@@ -8,7 +8,8 @@ is promised (`Machine.shares_hardware`). Presets and the parsing of device lists
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from hios.errors import InvalidMachine, UnknownDevice
 from hios.ir.ids import DeviceId
@@ -133,6 +134,38 @@ class Machine:
                 return DeviceId(index)
         known = ", ".join(device.name for device in self.devices)
         raise UnknownDevice(f"no device {name!r} on machine {self.name!r}; it has {known}")
+
+    def subset(self, devices: Sequence[int]) -> "Machine":
+        """Return the machine of just these devices, in this order, with the links among them.
+
+        Raises
+        ------
+        InvalidMachine
+            When there are none, or one is named twice.
+        """
+        place = {old: DeviceId(new) for new, old in enumerate(devices)}
+        links = tuple(
+            replace(link, src=place[link.src], dst=place[link.dst])
+            for link in self.links
+            if link.src in place and link.dst in place
+        )
+        chosen = tuple(self.devices[device] for device in devices)
+        machine = replace(self, devices=chosen, links=links)
+        machine.validate()
+        return machine
+
+    def with_streams(self, streams: int) -> "Machine":
+        """Return the machine with this many streams on every device.
+
+        Raises
+        ------
+        InvalidMachine
+            When there is not at least one.
+        """
+        devices = tuple(replace(device, streams=streams) for device in self.devices)
+        machine = replace(self, devices=devices)
+        machine.validate()
+        return machine
 
     def copies_occupy(self, dst: DeviceId) -> bool:
         """Return whether a copy into `dst` runs on `dst` itself and keeps it busy (CPU)."""
