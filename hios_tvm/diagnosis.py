@@ -96,10 +96,7 @@ def diagnose(cache_folder: Path) -> list[Finding]:
 
 
 def _python() -> Finding:
-    detail = f"{platform.python_version()} at {sys.executable}"
-    if sys.version_info < (3, 11):
-        return Finding("python", "broken", detail, "install Python 3.11 or newer")
-    return Finding("python", "ok", detail)
+    return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
 
 
 def _self() -> Finding:

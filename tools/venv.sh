@@ -43,5 +43,5 @@ if ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 echo "installing packages into $folder (the first time takes some minutes)"
 started=$SECONDS
-PIP_DISABLE_PIP_VERSION_CHECK=1 "$folder/bin/python" -m pip install --quiet "$@"
+PIP_DISABLE_PIP_VERSION_CHECK=1 "$folder/bin/python" -m pip install -qq "$@"
 echo "$folder is ready after $((SECONDS - started)) s"

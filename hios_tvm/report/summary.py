@@ -140,15 +140,12 @@ def schedule_table(summary: ScheduleSummary) -> "Table":
     table.add_column()
     machine = summary.machine
     streams = max(device.streams for device in machine.devices)
+    speedup = f"{summary.speedup:.2f}× over one after another"
     rows = [
         ("scheduler", summary.schedule.scheduler),
         ("machine", f"{machine.name}, {len(machine.devices)} devices × {streams} streams"),
         ("operators", str(len(summary.graph.operators))),
-        (
-            "makespan",
-            f"{format_us(summary.makespan_us)} {summary.timeline.origin}, "
-            f"{summary.speedup:.2f}× over one after another",
-        ),
+        ("makespan", f"{format_us(summary.makespan_us)} {summary.timeline.origin}, {speedup}"),
         ("one after another", f"{format_us(summary.sequential_us)} on the first device"),
         ("lower bound", f"{format_us(summary.lower_bound_us)}, makespan {summary.gap:.1%} above"),
         ("copies", f"{summary.copies}, {format_bytes(summary.copied_bytes)}"),

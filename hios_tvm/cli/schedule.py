@@ -1,0 +1,74 @@
+"""`hios schedule`: decide on which device, in which stream and when each operator runs."""
+
+import click
+
+from hios_tvm.cli.options import (
+    MachineChoice,
+    ModelChoice,
+    OutputChoice,
+    SchedulerChoice,
+    machine_options,
+    model_options,
+    output_options,
+    scheduler_options,
+)
+from hios_tvm.cli.terminal import console, print_json
+
+__all__ = ["command"]
+
+
+@click.command("schedule")
+@click.argument("source", metavar="FILE", required=False)
+@click.option("--list", "is_list", is_flag=True, help="List the schedulers and exit.")
+@machine_options
+@scheduler_options
+@model_options
+@output_options
+def command(
+    source: str | None,
+    is_list: bool,
+    machine: MachineChoice,
+    deciding: SchedulerChoice,
+    model: ModelChoice,
+    output: OutputChoice,
+) -> None:
+    """Decide on which device, in which stream and when each operator of FILE runs.
+
+    FILE is a graph file (JSON, operators with times), a model (.onnx, .pt2, zoo:NAME,
+    light:NAME) or an artifact (.hios). A graph file needs neither TVM nor a device.
+
+    \b
+    Examples:
+      hios schedule graph.json --devices 4 --streams 1 --scheduler hios-lp --json
+      hios schedule model.onnx --machine 2xA40-NVLink --costs analytic
+      hios schedule --list
+    """
+    if is_list:
+        _print_schedulers(output)
+        return
+    if source is None:
+        raise click.UsageError("Missing argument 'FILE'", click.get_current_context())
+    from hios_tvm.cli.problem import decide, read_problem
+
+    problem = read_problem(source, machine, model, deciding.costs, output)
+    summary = decide(problem, deciding)
+    if output.json:
+        print_json(summary.to_dict())
+        return
+    from hios_tvm.report.summary import devices_table, schedule_table
+
+    terminal = console()
+    terminal.print(schedule_table(summary))
+    terminal.print(devices_table(summary.graph, summary.machine, summary.timeline))
+
+
+def _print_schedulers(output: OutputChoice) -> None:
+    from hios.schedulers import describe
+
+    known = describe()
+    if output.json:
+        print_json({"schedulers": known})
+        return
+    from hios_tvm.report.summary import rows_table
+
+    console().print(rows_table(("scheduler", "what it does"), list(known.items())))
