@@ -1,0 +1,23 @@
+"""Algorithms that decide where, in which stream and in which order operators run.
+
+`schedule` runs one by name and checks what it returns. Each algorithm is one file and one
+function; importing this package registers those that belong to it.
+"""
+
+from hios.schedulers.registry import (
+    Scheduler,
+    get_scheduler,
+    list_schedulers,
+    register,
+)
+from hios.schedulers.run import schedule
+from hios.schedulers.sequential import sequential
+
+__all__ = [
+    "Scheduler",
+    "get_scheduler",
+    "list_schedulers",
+    "register",
+    "schedule",
+    "sequential",
+]
