@@ -14,10 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import hios
 from hios.ir.presets import available_cores
@@ -52,27 +52,46 @@ class Finding:
     remedy: str = ""
 
 
-# Distribution, module, and the extra of this package that brings it ("" for none: required).
-_PACKAGES = (
-    ("numpy", "numpy", ""),
-    ("networkx", "networkx", ""),
-    ("msgspec", "msgspec", ""),
-    ("onnx", "onnx", ""),
-    ("matplotlib", "matplotlib", ""),
-    ("xgboost", "xgboost", ""),
-    ("safetensors", "safetensors", ""),
-    ("onnxruntime", "onnxruntime", "dev"),
-    ("ortools", "ortools", "exact"),
-    ("cuda-core", "cuda.core", "cuda"),
-    ("cuda-bindings", "cuda.bindings", "cuda"),
-)
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """A package to look at: how pip and Python call it, and the extra that brings it."""
 
-_TVM_PROBE = """
-import json, tvm
-from tvm.target import codegen
-version = getattr(codegen, "llvm_version_major", lambda: None)()
-print(json.dumps({"version": tvm.__version__, "llvm": version,
-                  "cuda": str(tvm.support.libinfo().get("USE_CUDA", "OFF"))}))
+    distribution: str
+    module: str
+    extra: str = ""  # empty: required
+
+
+_PACKAGES = (
+    _Package("numpy", "numpy"),
+    _Package("networkx", "networkx"),
+    _Package("msgspec", "msgspec"),
+    _Package("onnx", "onnx"),
+    _Package("matplotlib", "matplotlib"),
+    _Package("xgboost", "xgboost"),
+    _Package("safetensors", "safetensors"),
+    _Package("onnxruntime", "onnxruntime", "dev"),
+    _Package("ortools", "ortools", "exact"),
+    _Package("cuda-core", "cuda.core", "cuda"),
+    _Package("cuda-bindings", "cuda.bindings", "cuda"),
+)
+_TVM = "tvm"
+
+# Imports each module it is given and says so line by line: when it dies, the last line tells
+# which module killed it. TVM also says what it was built with.
+_PROBE = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    print(json.dumps({"module": name}), flush=True)
+    facts = {}
+    try:
+        module = importlib.import_module(name)
+        if name == "tvm":
+            from tvm.target import codegen
+            facts = {"version": module.__version__, "llvm": codegen.llvm_version_major(),
+                     "cuda": str(module.support.libinfo().get("USE_CUDA", "OFF"))}
+    except BaseException as problem:
+        facts = {"error": f"{type(problem).__name__}: {problem}"}
+    print(json.dumps({"module": name, "facts": facts}), flush=True)
 """
 
 
@@ -87,12 +106,42 @@ def diagnose(cache_folder: Path) -> list[Finding]:
     Returns
     -------
     list of Finding
-        In the order in which a reader wants them; takes a few seconds, since TVM is imported
-        in a process of its own.
+        In the order in which a reader wants them; takes a few seconds, since every package
+        is imported in a process of its own.
     """
-    findings = [_python(), _self(), *_tvm(), *(_package(*row) for row in _PACKAGES)]
+    modules = [package.module for package in _PACKAGES if _is_found(package.module)]
+    facts = _import_all([_TVM, *modules] if _is_found(_TVM) else modules)
+    findings = [_python(), _self(), *_tvm(facts.get(_TVM))]
+    findings += [_package(package, facts.get(package.module)) for package in _PACKAGES]
     findings += [_torch(), _host_cpu(), _memory(), _compiler(), *_cuda(), _cache(cache_folder)]
     return findings
+
+
+def _import_all(modules: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Import modules in another process; what one that dies says is ``{"error": ...}``."""
+    facts: dict[str, dict[str, Any]] = {}
+    left = list(modules)
+    while left:
+        try:
+            probe = subprocess.run(
+                [sys.executable, "-c", _PROBE, *left],
+                capture_output=True,
+                text=True,
+                timeout=_PROBE_TIMEOUT_S,
+                check=False,
+            )
+            output, end = probe.stdout, f"the process died with exit code {probe.returncode}"
+        except subprocess.TimeoutExpired as problem:
+            output = problem.stdout.decode() if isinstance(problem.stdout, bytes) else ""
+            end = f"its import did not end within {_PROBE_TIMEOUT_S} s"
+        for line in output.splitlines():
+            if line.startswith('{"module"'):
+                said = json.loads(line)
+                facts[said["module"]] = said.get("facts", {"error": end})
+        if left[0] not in facts:
+            facts[left[0]] = {"error": end}
+        left = [module for module in left if module not in facts]
+    return facts
 
 
 def _python() -> Finding:
@@ -103,34 +152,21 @@ def _self() -> Finding:
     return Finding("hios-tvm", "ok", f"{hios.__version__} at {Path(hios.__file__).parents[1]}")
 
 
-def _tvm() -> list[Finding]:
+def _tvm(facts: dict[str, Any] | None) -> list[Finding]:
     install = "python -m pip install apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post1"
-    if _version("apache-tvm") is None and not _is_importable("tvm"):
+    if facts is None:
         return [Finding("apache-tvm", "broken", "not installed", install)]
-    try:
-        probe = subprocess.run(
-            [sys.executable, "-c", _TVM_PROBE],
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        return [Finding("apache-tvm", "broken", f"its import did not end: {problem}", install)]
-    lines = probe.stdout.strip().splitlines()
-    if probe.returncode != 0 or not lines:
-        reason = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
-        detail = f"{_version('apache-tvm') or 'unknown version'}, but its import fails: {reason}"
+    if "error" in facts:
+        version = _version("apache-tvm") or "unknown version"
+        detail = f"{version}, but its import fails: {facts['error']}"
         return [Finding("apache-tvm", "broken", detail, install)]
-    facts = json.loads(lines[-1])
     has_cuda = facts["cuda"].upper() not in ("OFF", "0", "FALSE", "NOT-FOUND", "")
     built = "compiles for CUDA as well" if has_cuda else "built without CUDA"
     findings = [Finding("apache-tvm", "ok", f"{facts['version']}, {built}")]
     ffi = _version("apache-tvm-ffi") or "not found"
     if ffi.startswith("0.1.15"):
-        findings.append(
-            Finding("apache-tvm-ffi", "broken", f"{ffi}: saving a module crashes", install)
-        )
+        detail = f"{ffi}: saving a module crashes"
+        findings.append(Finding("apache-tvm-ffi", "broken", detail, install))
     else:
         findings.append(Finding("apache-tvm-ffi", "ok", ffi))
     if facts["llvm"] is None:
@@ -140,14 +176,19 @@ def _tvm() -> list[Finding]:
     return findings
 
 
-def _package(distribution: str, module: str, extra: str) -> Finding:
-    version = _version(distribution)
-    if version is not None and _is_importable(module):
-        return Finding(distribution, "ok", version)
-    wanted = f"'hios-tvm[{extra}]'" if extra else distribution
-    detail = "not installed" if version is None else f"{version}, but {module} is not found"
-    status: Status = "absent" if extra else "broken"
-    return Finding(distribution, status, detail, f"python -m pip install {wanted}")
+def _package(package: _Package, facts: dict[str, Any] | None) -> Finding:
+    version = _version(package.distribution)
+    wanted = f"'hios-tvm[{package.extra}]'" if package.extra else package.distribution
+    remedy = f"python -m pip install {wanted}"
+    if facts is None:
+        status: Status = "absent" if package.extra else "broken"
+        detail = "not installed" if version is None else f"{version}, but its files are missing"
+        return Finding(package.distribution, status, detail, remedy)
+    if "error" in facts:
+        detail = f"{version or 'unknown version'}, but its import fails: {facts['error']}"
+        remedy = f"python -m pip install --force-reinstall {wanted}"
+        return Finding(package.distribution, "broken", detail, remedy)
+    return Finding(package.distribution, "ok", version or "unknown version")
 
 
 def _torch() -> Finding:
@@ -239,7 +280,7 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _is_importable(module: str) -> bool:
+def _is_found(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):  # a parent package is missing or broken

@@ -114,7 +114,7 @@ def load_schedule(path: Path, graph: OpGraph, machine: Machine) -> Schedule:
         When it cannot be read or does not fit.
     """
     schedule = Schedule.from_json(read_bytes(path), what=str(path))
-    validate_schedule(schedule, graph, machine)
+    validate_schedule(graph, machine, schedule)
     return schedule
 
 

@@ -63,12 +63,26 @@ def command(
 
 
 def _print_schedulers(output: OutputChoice) -> None:
-    from hios.schedulers import describe
+    from hios.schedulers import get_scheduler, list_schedulers
 
-    known = describe()
+    known = [get_scheduler(name) for name in list_schedulers()]
     if output.json:
-        print_json({"schedulers": known})
+        shown = [
+            {
+                "name": one.name,
+                "summary": one.summary,
+                "source": one.source,
+                "options": {name: str(default) for name, default in one.options},
+            }
+            for one in known
+        ]
+        print_json({"schedulers": shown})
         return
-    from hios_tvm.report.summary import rows_table
+    from rich.table import Table
+    from rich.text import Text
 
-    console().print(rows_table(("scheduler", "what it does"), list(known.items())))
+    table = Table("scheduler", "what it does", "options", "source")
+    for one in known:
+        options = ", ".join(f"{name}={default}" for name, default in one.options)
+        table.add_row(*(Text(text) for text in (one.name, one.summary, options, one.source)))
+    console().print(table)
