@@ -1,0 +1,109 @@
+"""Compile a model into an operator graph and the kernels it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tvm
+
+from hios.errors import InvalidOption, UnsupportedModel
+from hios.ir import CompiledGraph
+from relay_passes.extract import extract_graph
+from relay_passes.frontends import import_model
+from relay_passes.library import TvmKernelLibrary
+from relay_passes.pipeline import lowering_phases
+
+__all__ = ["compile_graph", "resolve_target"]
+
+Progress = Callable[[str, float], None]
+
+
+def compile_graph(
+    model: Any,
+    target: Any = "llvm",
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+    name: str | None = None,
+) -> CompiledGraph:
+    """Compile a model.
+
+    Parameters
+    ----------
+    model : path, onnx.ModelProto, torch.export.ExportedProgram or tvm.IRModule
+        The network, see `relay_passes.frontends.import_model`.
+    target : str, dict or tvm.target.Target
+        ``"llvm"`` means this very machine.
+    shapes : mapping, optional
+        Shapes of inputs with dynamic dimensions, by input name.
+    progress : callable, optional
+        Called with a phase and the fraction done so far, in [0, 1].
+    name : str, optional
+        Name of the graph; by default that of the model.
+
+    Returns
+    -------
+    CompiledGraph
+        The graph, its kernels and its weights.
+
+    Raises
+    ------
+    HiosError
+        One line on what is wrong: `MissingFile`, `UnsupportedModel`, `InvalidOption`.
+    """
+    report = progress or (lambda _phase, _done: None)
+    resolved = resolve_target(target)
+    report("import", 0.0)
+    imported = import_model(model, shapes)
+    mod = imported.mod
+    phases = lowering_phases(resolved)
+    with resolved:
+        for index, (phase, passes) in enumerate(phases):
+            report(phase, 0.1 + 0.4 * index / len(phases))
+            try:
+                mod = tvm.transform.Sequential(passes)(mod)
+            except tvm.error.TVMError as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                raise UnsupportedModel(
+                    f"model {imported.name!r} cannot be lowered ({phase}): {lines[-1].strip()}"
+                ) from error
+    extracted = extract_graph(
+        mod, name or imported.name, imported.input_names, imported.output_names
+    )
+    report("kernels", 0.5)
+    library = TvmKernelLibrary(
+        tvm.compile(tvm.IRModule(dict(extracted.kernels)), target=resolved), resolved
+    )
+    report("done", 1.0)
+    attrs = {"source": imported.source, "outputs": "\n".join(imported.output_names)}
+    return CompiledGraph(extracted.graph, library, extracted.params, attrs)
+
+
+def resolve_target(target: Any) -> tvm.target.Target:
+    """Return a TVM target; plain ``llvm`` and ``cuda`` are completed with what is here.
+
+    Raises
+    ------
+    InvalidOption
+        When TVM does not understand it.
+    """
+    if isinstance(target, tvm.target.Target):
+        return target
+    if target in ("llvm", "cpu", "native"):
+        return tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()})
+    if target == "cuda":
+        target = {
+            "kind": "cuda",
+            "arch": "sm_90",
+            "max_threads_per_block": 1024,
+            "max_shared_memory_per_block": 49152,
+            "thread_warp_size": 32,
+        }
+    try:
+        return tvm.target.Target(target)
+    except (tvm.error.TVMError, ValueError, TypeError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InvalidOption(
+            f"target {target!r} is not understood: {lines[-1].strip()}; "
+            "use llvm, cuda or a TVM target"
+        ) from None

@@ -1,0 +1,116 @@
+"""Finding and preparing the blocks of a PrimFunc that a schedule rule works on.
+
+Computations written here mark their main block with the annotation `ROLE`, which survives
+operator fusion (block names may be changed by it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import s_tir, tirx
+
+__all__ = [
+    "ROLE",
+    "all_blocks",
+    "annotation",
+    "inline_epilogue",
+    "role_block",
+    "roles",
+    "schedule_pad",
+    "vectorize_innermost",
+]
+
+ROLE = "hios.role"
+"""Block annotation that names the family of the computation (``conv2d``, ``dense``, ...)."""
+
+
+def all_blocks(sch: s_tir.Schedule) -> list[Any]:
+    """Return the blocks below the root of ``main``, in program order."""
+    root = sch.get_sblock("root")
+    return list(sch.get_child_blocks(root))
+
+
+def annotation(sch: s_tir.Schedule, block: Any, key: str) -> Any:
+    """Return the annotation `key` of `block`, or None."""
+    return sch.get(block).annotations.get(key)
+
+
+def roles(func: tirx.PrimFunc) -> list[str]:
+    """Return the roles of all marked blocks of `func`, in program order."""
+    sch = s_tir.Schedule(func)
+    named = (annotation(sch, block, ROLE) for block in all_blocks(sch))
+    return [str(role) for role in named if role is not None]
+
+
+def role_block(sch: s_tir.Schedule, role: str) -> Any:
+    """Return the block marked with `role`, or None."""
+    for block in all_blocks(sch):
+        if annotation(sch, block, ROLE) == role:
+            return block
+    return None
+
+
+def inline_epilogue(sch: s_tir.Schedule, main: Any) -> Any:
+    """Inline every elementwise block except those that feed `main`; return the output block.
+
+    Parameters
+    ----------
+    sch : tvm.s_tir.Schedule
+        Schedule of a fused kernel with the single output.
+    main : SBlockRV
+        The reduction that the elementwise blocks stand behind.
+
+    Returns
+    -------
+    SBlockRV or None
+        The block that writes the kernel's output; None when that cannot be reached by inlining.
+    """
+    before = {sch.get(b).name_hint for b in _ancestors(sch, main)}
+    main_name = sch.get(main).name_hint
+    last = None
+    for block in all_blocks(sch):
+        name = sch.get(block).name_hint
+        if name in before or name == main_name:
+            continue
+        if sch.get_consumers(block):
+            sch.compute_inline(block)
+        elif last is None:
+            last = block
+        else:
+            return None
+    return last
+
+
+def _ancestors(sch: s_tir.Schedule, block: Any) -> list[Any]:
+    found = []
+    for producer in sch.get_producers(block):
+        found.append(producer)
+        found.extend(_ancestors(sch, producer))
+    return found
+
+
+def vectorize_innermost(sch: s_tir.Schedule, loop: Any, lanes: int) -> None:
+    """Vectorise `loop` in chunks that divide its extent; leave it serial when none does."""
+    extent = sch.get(loop).extent
+    if not isinstance(extent, tirx.IntImm):
+        return
+    size = int(extent)
+    width = lanes
+    while width > 1 and size % width:
+        width //= 2
+    if size <= lanes:
+        sch.vectorize(loop)
+    elif width >= 4:
+        _, inner = sch.split(loop, [None, width])
+        sch.vectorize(inner)
+
+
+def schedule_pad(sch: s_tir.Schedule, lanes: int) -> None:
+    """Parallelise and vectorise the padding stage of a kernel, where it has one."""
+    pad = role_block(sch, "pad")
+    if pad is None:
+        return
+    loops = sch.get_loops(pad)
+    vectorize_innermost(sch, loops[-1], lanes)
+    sch.parallel(sch.fuse(*loops[:2]))

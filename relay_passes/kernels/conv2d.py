@@ -1,0 +1,222 @@
+"""2-D convolution on a CPU: channels-last data, packed weights, register tiles.
+
+The weight is stored as ``[block, kh, kw, ic, lane]``: all that one tile of output channels needs
+lies in reading order. One tile computes ``rows`` neighbouring output positions times
+``vectors × lanes`` output channels; its accumulators live in registers through the whole
+reduction, inputs are broadcast, weights are loaded as vectors. Where the kernel covers one pixel
+without stride, the image is treated as one long row. Bias, activation and residual additions
+that operator fusion put behind the convolution are applied to the tile before it is stored.
+
+Padding is a stage of its own inside the kernel: a copy of the input with its border. The copy is
+a small part of the work (the convolution reads it ``kh·kw·oc/lanes`` times) and keeps every
+branch out of the inner loops. It also evens out widths that no tile divides.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from tvm import relax, s_tir, te, tirx
+from tvm.relax.transform.legalize_ops import nn as default_legalize
+
+from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block, schedule_pad
+from relay_passes.kernels.depthwise import emit_depthwise
+from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile
+from relay_passes.straight_line import constant_of, dtype_of, static_shape
+
+__all__ = ["legalize_conv2d", "schedule_conv2d", "te_conv2d"]
+
+Pair = tuple[int, int]
+
+
+def legalize_conv2d(unit: VectorUnit) -> Any:
+    """Return the legalisation of channels-last ``relax.nn.conv2d`` for `unit`."""
+
+    def legalize(bb: Any, call: Any) -> Any:
+        attrs = call.attrs
+        data, weight = call.args
+        shape, kernel, out = static_shape(data), static_shape(weight), static_shape(call)
+        if (
+            attrs.data_layout != "NHWC"
+            or attrs.kernel_layout != "HWIO"
+            or shape is None
+            or kernel is None
+            or out is None
+            or math.prod(out) == 0
+            or dtype_of(data) not in ("float32", "float64")
+            or dtype_of(call) != dtype_of(data)
+        ):
+            return default_legalize._nn_conv2d(bb, call)
+        groups = int(attrs.groups)
+        stride = (int(attrs.strides[0]), int(attrs.strides[1]))
+        dilation = (int(attrs.dilation[0]), int(attrs.dilation[1]))
+        padding = tuple(int(p) for p in attrs.padding)
+        if groups > 1 and kernel[2] == 1 and kernel[3] == groups:
+            return emit_depthwise(bb, data, weight, out, stride, padding, dilation, unit)
+
+        channels = out[3] // groups
+        pointwise = kernel[:2] == (1, 1) and stride == (1, 1) and not any(padding)
+        tile, cost = choose_tile(out[2], channels, unit, free_tail=any(padding))
+        if pointwise:
+            flat, flat_cost = choose_tile(out[1] * out[2], channels, unit, exact_rows=True)
+            if flat_cost <= cost:
+                tile, pointwise = flat, True
+            else:
+                pointwise = False
+        packed = _packed(bb, weight, groups, tile)
+
+        def conv(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+            return te_conv2d(x, w, out, groups, stride, padding, dilation, tile, pointwise)
+
+        return bb.call_te(conv, data, packed, primfunc_name_hint="conv2d")
+
+    return legalize
+
+
+def _packed(bb: Any, weight: Any, groups: int, tile: RegisterTile) -> Any:
+    """Return ``HWIO`` weights as ``[groups * blocks, kh, kw, ic, lane]``, zero-padded."""
+    kh, kw, ic, oc = static_shape(weight) or (0, 0, 0, 0)
+    per_group = oc // groups
+    blocks = -(-per_group // tile.channels)
+    array = constant_of(weight)
+    if array is not None:
+        grouped = array.reshape(kh, kw, ic, groups, per_group)
+        wide = np.zeros((kh, kw, ic, groups, blocks * tile.channels), dtype=array.dtype)
+        wide[..., :per_group] = grouped
+        wide = wide.reshape(kh, kw, ic, groups * blocks, tile.channels)
+        return relax.const(np.ascontiguousarray(wide.transpose(3, 0, 1, 2, 4)))
+
+    def te_pack(w: te.Tensor) -> te.Tensor:
+        def at(b: Any, y: Any, x: Any, i: Any, lane: Any) -> Any:
+            channel = (b % blocks) * tile.channels + lane
+            return tirx.if_then_else(
+                channel < per_group,
+                w[y, x, i, (b // blocks) * per_group + channel],
+                tirx.const(0, w.dtype),
+            )
+
+        return te.compute((groups * blocks, kh, kw, ic, tile.channels), at, name="pack")
+
+    return bb.emit(bb.call_te(te_pack, weight, primfunc_name_hint="pack_weight"))
+
+
+def te_conv2d(
+    data: te.Tensor,
+    weight: te.Tensor,
+    out: tuple[int, ...],
+    groups: int,
+    stride: Pair,
+    padding: tuple[int, ...],
+    dilation: Pair,
+    tile: RegisterTile,
+    flat: bool,
+) -> te.Tensor:
+    """Return the convolution of NHWC `data` with a packed `weight`.
+
+    Parameters
+    ----------
+    data : te.Tensor
+        Shape ``(n, h, w, groups * ic)``.
+    weight : te.Tensor
+        Shape ``(groups * blocks, kh, kw, ic, lane)``.
+    out : tuple of int
+        Shape of the result, ``(n, oh, ow, oc)``.
+    groups, stride, padding, dilation
+        As in ONNX; padding is top, left, bottom, right.
+    tile : RegisterTile
+        What one pass over the reduction computes.
+    flat : bool
+        Tile over all positions of the image as one row (1×1 kernels only).
+    """
+    n, in_h, in_w, in_c = (int(s) for s in data.shape)
+    total_blocks, kh, kw, ic, lanes = (int(s) for s in weight.shape)
+    _, out_h, out_w, out_c = out
+    top, left, bottom, right = padding
+    per_group = out_c // groups
+    blocks = total_blocks // groups
+    wide_w = out_w if flat else -(-out_w // tile.rows) * tile.rows
+    need_w = (wide_w - 1) * stride[1] + (kw - 1) * dilation[1] + 1
+    source = data
+    if any(padding) or need_w > in_w + left + right:
+        pad_w = max(need_w, in_w + left)
+        source = te.compute(
+            (n, in_h + top + bottom, pad_w, in_c),
+            lambda b, y, x, c: tirx.if_then_else(
+                tirx.all(y >= top, y < in_h + top, x >= left, x < in_w + left),
+                data[b, y - top, x - left, c],
+                tirx.const(0, data.dtype),
+            ),
+            name="pad",
+            attrs={ROLE: "pad"},
+        )
+    ry = te.reduce_axis((0, kh), name="ry")
+    rx = te.reduce_axis((0, kw), name="rx")
+    rc = te.reduce_axis((0, ic), name="rc")
+    conv = te.compute(
+        (n, out_h, wide_w, total_blocks, lanes),
+        lambda b, y, x, k, lane: te.sum(
+            source[
+                b,
+                y * stride[0] + ry * dilation[0],
+                x * stride[1] + rx * dilation[1],
+                (tirx.floordiv(k, blocks) * ic + rc) if groups > 1 else rc,
+            ]
+            * weight[k, ry, rx, rc, lane],
+            axis=[ry, rx, rc],
+        ),
+        name="conv",
+        attrs={
+            ROLE: "conv2d",
+            "hios.rows": tile.rows,
+            "hios.lanes": tile.lanes,
+            "hios.flat": int(flat),
+            "hios.flops": str(2 * math.prod(out) * kh * kw * ic),
+        },
+    )
+
+    def crop(b: Any, y: Any, x: Any, c: Any) -> Any:
+        if groups == 1 or per_group % lanes == 0:
+            return conv[b, y, x, tirx.floordiv(c, lanes), tirx.floormod(c, lanes)]
+        inside = tirx.floormod(c, per_group)
+        block = tirx.floordiv(c, per_group) * blocks + tirx.floordiv(inside, lanes)
+        return conv[b, y, x, block, tirx.floormod(inside, lanes)]
+
+    return te.compute(out, crop, name="conv_out")
+
+
+def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
+    """Schedule a fused kernel that holds a convolution of `te_conv2d`; None for any other."""
+    sch = s_tir.Schedule(func)
+    conv = role_block(sch, "conv2d")
+    if conv is None:
+        return None
+    rows = int(annotation(sch, conv, "hios.rows"))
+    lanes = int(annotation(sch, conv, "hios.lanes"))
+    flat = bool(annotation(sch, conv, "hios.flat"))
+    out = inline_epilogue(sch, conv)
+    if out is None:
+        return None
+    n, y, x, k, lane, ry, rx, rc = sch.get_loops(conv)
+    if flat:
+        x = sch.fuse(y, x)
+        outer, inner = sch.split(x, [None, rows])
+        around = [n, k, outer]
+    else:
+        outer, inner = sch.split(x, [None, rows])
+        around = [n, k, y, outer]
+    vector, lane = sch.split(lane, [None, lanes])
+    sch.reorder(*around, ry, rx, rc, inner, vector, lane)
+    sch.set_scope(conv, 0, "local")
+    sch.reverse_compute_at(out, around[-1])
+    tail = sch.get_loops(out)[len(around) :]
+    _, last = sch.split(tail[-1], [None, lanes])
+    sch.vectorize(last)
+    sch.vectorize(lane)
+    sch.unroll(inner)
+    sch.unroll(vector)
+    sch.parallel(sch.fuse(*around[:-1]) if not flat else sch.fuse(*around))
+    sch.decompose_reduction(conv, ry)
+    schedule_pad(sch, lanes)
+    return sch

@@ -1,0 +1,65 @@
+"""The table of kernel rules of a target, and the pass that applies it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.target.codegen import llvm_get_vector_width
+
+from relay_passes.kernels.conv2d import legalize_conv2d, schedule_conv2d
+from relay_passes.kernels.dense import legalize_matmul, schedule_dense
+from relay_passes.kernels.depthwise import schedule_depthwise
+from relay_passes.kernels.generic import schedule_generic
+from relay_passes.kernels.tiling import VectorUnit
+
+__all__ = ["ScheduleKernels", "legalize_map", "vector_unit"]
+
+
+def vector_unit(target: tvm.target.Target) -> VectorUnit:
+    """Return the vector registers of an LLVM target."""
+    return VectorUnit.of_bits(int(llvm_get_vector_width(target)))
+
+
+def legalize_map(target: tvm.target.Target) -> dict[str, Callable[[Any, Any], Any]]:
+    """Return the operators that are lowered here and not by TVM's default, for a CPU target."""
+    unit = vector_unit(target)
+    return {
+        "relax.nn.conv2d": legalize_conv2d(unit),
+        "relax.matmul": legalize_matmul(unit),
+    }
+
+
+@tvm.transform.module_pass(opt_level=0, name="HiosScheduleKernels")
+class ScheduleKernels:
+    """Module pass: schedule every PrimFunc of a module for a CPU target.
+
+    Parameters
+    ----------
+    target : tvm.target.Target
+        An ``llvm`` target.
+    """
+
+    def __init__(self, target: tvm.target.Target) -> None:
+        self.lanes = vector_unit(target).lanes
+
+    def transform_module(self, mod: Any, _ctx: Any) -> Any:
+        """Apply the first rule that fits to each function."""
+        new = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
+        for gvar, func in mod.functions_items():
+            if isinstance(func, tirx.PrimFunc):
+                new.update_func(gvar, self._schedule(func))
+        return new
+
+    def _schedule(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
+        for rule in (schedule_conv2d, schedule_dense, schedule_depthwise):
+            sch = rule(func)
+            if sch is not None:
+                break
+        else:
+            sch = schedule_generic(func, self.lanes)
+        if sch is None:
+            return func
+        return sch.mod["main"].with_attr("tirx.is_scheduled", True)

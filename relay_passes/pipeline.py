@@ -1,0 +1,91 @@
+"""The phases from an imported Relax module to scheduled kernels, in order.
+
+1. *Simplify*: constants, inference identities, batch norms.
+2. *Layout*: channels-last on a CPU.
+3. *Legalise and fuse*: every operator becomes a PrimFunc, elementwise ones join their producer.
+4. *Schedule*: each PrimFunc gets its loops, by our rules on a CPU and by dlight's on a GPU.
+5. *Finish*: no scratch buffer stays inside a kernel, every kernel takes views into an arena.
+
+Afterwards ``main`` is one list of ``call_tir``, views and tuples: the operator graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm.relax import transform
+from tvm.s_tir import dlight
+
+from hios.errors import UnsupportedModel
+from relay_passes.channels_last import ChannelsLast
+from relay_passes.features import RecordFeatures
+from relay_passes.hoist_workspace import HoistWorkspace
+from relay_passes.kernels import ScheduleKernels, legalize_map
+from relay_passes.offset_factor import AllowOffsets
+from relay_passes.simplify import Simplify
+
+__all__ = ["lowering_phases", "lowering_pipeline"]
+
+
+def lowering_phases(target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
+    """Return the named phases of the lowering for `target`.
+
+    Raises
+    ------
+    UnsupportedModel
+        When the kind of target has no rules.
+    """
+    kind = str(target.kind.name)
+    if kind == "llvm":
+        layout: list[Any] = [ChannelsLast(), transform.CanonicalizeBindings()]
+        legalize = transform.LegalizeOps(legalize_map(target))
+        schedule: list[Any] = [ScheduleKernels(target)]
+    elif kind == "cuda":
+        layout = []
+        legalize = transform.LegalizeOps()
+        schedule = [
+            dlight.ApplyDefaultSchedule(
+                dlight.gpu.Matmul(),
+                dlight.gpu.GEMV(),
+                dlight.gpu.Reduction(),
+                dlight.gpu.GeneralReduction(),
+                dlight.gpu.Fallback(),
+            )
+        ]
+    else:
+        raise UnsupportedModel(f"target kind {kind!r} has no kernel rules; use llvm or cuda")
+    return [
+        (
+            "simplify",
+            [
+                Simplify(),
+                transform.DecomposeOpsForInference(),
+                transform.CanonicalizeBindings(),
+                transform.FoldConstant(),
+            ],
+        ),
+        ("layout", [*layout, transform.FoldConstant()]),
+        (
+            "fuse",
+            [
+                legalize,
+                transform.FoldConstant(),
+                transform.AnnotateTIROpPattern(),
+                transform.FuseOps(),
+                transform.FuseTIR(),
+                transform.DeadCodeElimination(),
+                transform.RewriteDataflowReshape(),
+            ],
+        ),
+        ("schedule", [RecordFeatures(), *schedule]),
+        ("finish", [HoistWorkspace(), AllowOffsets(), transform.DeadCodeElimination()]),
+    ]
+
+
+def lowering_pipeline(target: tvm.target.Target) -> Any:
+    """Return all phases as one pass."""
+    passes = [p for _, phase in lowering_phases(target) for p in phase]
+    return tvm.transform.Sequential(passes, name="hios_lowering")
+
+
