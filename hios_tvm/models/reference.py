@@ -16,7 +16,7 @@ from hios_tvm.models.light import LIGHT_NETWORKS, load_light
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["is_model_reference", "load_model_reference"]
+__all__ = ["is_model_reference", "load_model_reference", "parse_zoo_reference"]
 
 _FORM = re.compile(r"(?P<name>[A-Za-z0-9_]+)(?:@(?P<size>\d+)(?:x(?P<batch>\d+))?)?")
 
@@ -56,12 +56,30 @@ def load_model_reference(text: str, seed: int = 0) -> onnx.ModelProto:
                 f"there is no light network {rest!r}; there are {', '.join(LIGHT_NETWORKS)}"
             )
         return load_light(rest, seed)
+    name, size, batch = parse_zoo_reference(text)
+    return zoo.build(name, size, batch, seed)
+
+
+def parse_zoo_reference(text: str) -> tuple[str, int | None, int]:
+    """Return name, size and batch of ``zoo:NAME[@SIZE[xBATCH]]``; the size None if not given.
+
+    Raises
+    ------
+    UnsupportedModel
+        When the text has another form or names no network; the message lists them.
+
+    Examples
+    --------
+    >>> parse_zoo_reference("zoo:vgg16@64x8"), parse_zoo_reference("zoo:alexnet")
+    (('vgg16', 64, 8), ('alexnet', None, 1))
+    """
+    kind, _, rest = text.partition(":")
     form = _FORM.fullmatch(rest)
-    if kind != "zoo" or form is None:
+    if kind != "zoo" or form is None or form["name"] not in zoo.NETWORKS:
         raise UnsupportedModel(
             f"{text!r} names no model; use zoo:NAME, zoo:NAME@SIZE or zoo:NAME@SIZExBATCH with "
             f"NAME one of {', '.join(zoo.NETWORKS)}, or light:NAME with NAME one of "
             f"{', '.join(LIGHT_NETWORKS)}"
         )
     size = None if form["size"] is None else int(form["size"])
-    return zoo.build(form["name"], size, int(form["batch"] or 1), seed)
+    return form["name"], size, int(form["batch"] or 1)

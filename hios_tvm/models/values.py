@@ -94,17 +94,21 @@ def combined_shape(inputs: Inputs, owner: str) -> Shape:
         When there is nothing to combine, a slice leaves its tensor, the values of a term differ
         in shape, or the terms differ in height or width.
     """
-    if not inputs or any(not term for term in inputs):
+    if (
+        not isinstance(inputs, Sequence)
+        or not inputs
+        or any(not isinstance(term, Sequence) or not term for term in inputs)
+    ):
         raise InvalidGraph(
-            f"{owner} has no input or an empty term; inputs are a list of terms, "
-            "each a list of at least one value, as [[a, b], [c]]"
+            f"{owner} got {inputs!r} as inputs; they must be a list of terms, each a list of at "
+            "least one value, as [[a, b], [c]]"
         )
     for term in inputs:
         for value in term:
             if not isinstance(value, Value):
                 raise InvalidGraph(
-                    f"{owner} got {value!r} as an input; it takes values in a list of terms, "
-                    "as [[a, b], [c]]"
+                    f"{owner} got {value!r} as an input; it takes the values that the builder's "
+                    "functions return"
                 )
             if not 0 <= value.begin < value.end <= value.node.shape[0]:
                 raise InvalidGraph(
