@@ -12,16 +12,18 @@ __all__ = ["command"]
 
 @click.command("models")
 @click.argument("names", nargs=-1)
+@click.option("--compiled", is_flag=True, help="Compile, and count operators after fusion.")
 @output_options
-def command(names: tuple[str, ...], output: OutputChoice) -> None:
+def command(names: tuple[str, ...], compiled: bool, output: OutputChoice) -> None:
     """List the networks of the zoo with operators, width, critical path and work.
 
     NAMES are some of them, each as NAME, NAME@SIZE or NAME@SIZExBATCH; all by default. Every
     verb that takes a model file takes zoo:NAME@SIZE as well, and light:NAME for the networks of
     the onnx package.
 
-    Operators are counted before compilation, with element-wise ones joined to what they follow;
-    width is the most that could run at once, parallelism is work over critical path.
+    Operators are counted on the ONNX graph, element-wise ones joined to what they follow, or
+    with --compiled after TVM's fusion, which takes minutes for all networks. Width is the most
+    that could run at once, parallelism is work over critical path.
 
     \b
     Examples:
@@ -30,8 +32,8 @@ def command(names: tuple[str, ...], output: OutputChoice) -> None:
     """
     from hios_tvm.models.listing import list_models
 
-    with progress_bar(output.json) as report:
-        rows = list_models(names, report)
+    with progress_bar("models", output.json) as report:
+        rows = list_models(names, report, compiled=compiled)
     if output.json:
         print_json({"models": [{**asdict(row), "parallelism": row.parallelism} for row in rows]})
         return

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import networkx as nx
 import onnx
 
+from hios.ir import OpGraph
 from hios.structure import longest_path, width
 from hios_tvm.models.draft import OnnxDraft
 
-__all__ = ["ModelSummary", "operator_graph", "summarize"]
+__all__ = ["ModelSummary", "operator_graph", "summarize", "with_compiled_operators"]
 
 _ELEMENTWISE = {"Add", "Clip", "Div", "Erf", "Exp", "LeakyRelu", "Mul", "Neg", "Pow", "Relu"}
 _ELEMENTWISE |= {"Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"}
@@ -100,6 +101,28 @@ def summarize(network: OnnxDraft | onnx.ModelProto) -> ModelSummary:
         macs=sum(int(graph.nodes[node]["macs"]) for node in graph),
         flops=sum(flops.values()),
         critical_flops=int(longest_path(graph, lambda node: float(flops[node]))[0]),
+    )
+
+
+def with_compiled_operators(summary: ModelSummary, graph: OpGraph) -> ModelSummary:
+    """Return the figures of a network with the operators that a compiler made of it.
+
+    Parameters
+    ----------
+    summary : ModelSummary
+        Of the network; parameters and multiply-adds are kept.
+    graph : OpGraph
+        The operators after fusion, one kernel call each.
+    """
+    dependencies = graph.to_networkx()
+    flops = [op.flops for op in graph.operators]
+    return replace(
+        summary,
+        operators=len(graph.operators),
+        width=width(dependencies),
+        critical_path=int(longest_path(dependencies)[0]),
+        flops=int(sum(flops)),
+        critical_flops=int(longest_path(dependencies, lambda op: flops[op])[0]),
     )
 
 
