@@ -1,0 +1,494 @@
+"""Runs a compiled graph as a schedule says.
+
+`GraphExecutor` owns one backend: it makes the plan, proves it free of races, checks inputs,
+keeps runs apart, and turns what goes wrong into errors that name the operator.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from graph_executor.backend import Array, Backend, KernelFailed, Program, Stamp
+from graph_executor.dtypes import numpy_dtype
+from graph_executor.null import NullBackend
+from graph_executor.plan import Copy, Launch, Plan, StreamQueue
+from graph_executor.planner import make_plan
+from graph_executor.sampling import Samples
+from hios.errors import (
+    ArtifactMismatch,
+    DeviceUnavailable,
+    ExecutionError,
+    InputMismatch,
+    InvalidOption,
+)
+from hios.ir.graph import OpGraph, Tensor
+from hios.ir.kernels import CompiledGraph
+from hios.ir.machine import Machine
+from hios.ir.schedule import Schedule
+from hios.ir.timeline import Timeline, TimelineEvent
+from hios.ir.validation import validate_schedule
+
+__all__ = ["ExecutorOptions", "GraphExecutor", "output_names", "random_inputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorOptions:
+    """How a `GraphExecutor` runs.
+
+    Attributes
+    ----------
+    backend
+        ``auto`` takes the one of the machine's devices; ``null`` runs nothing (a dry run).
+    is_validated
+        Prove the plan free of races before the first run.
+    is_poisoned
+        Fill every arena with NaN bytes before each run: a value that is read without having
+        been written shows. For tests; costs a pass over the memory.
+    """
+
+    backend: Literal["auto", "cpu", "null"] = "auto"
+    is_validated: bool = True
+    is_poisoned: bool = False
+
+    def validate(self) -> None:
+        """Check the values.
+
+        Raises
+        ------
+        InvalidOption
+            When the backend is unknown.
+        """
+        if self.backend not in ("auto", "cpu", "null"):
+            raise InvalidOption(f"unknown backend {self.backend!r}; choose auto, cpu or null")
+
+
+class GraphExecutor:
+    """A compiled graph on the devices of a machine.
+
+    Parameters
+    ----------
+    compiled
+        Graph, kernels and weights.
+    machine
+        The devices.
+    schedule
+        What runs where, in which order.
+    options
+        See `ExecutorOptions`.
+
+    Raises
+    ------
+    InfeasibleSchedule
+        When the schedule does not fit the graph or the machine.
+    DeviceUnavailable
+        When a device cannot be used.
+    ArtifactMismatch
+        When kernels or weights are missing.
+
+    Notes
+    -----
+    Calls of `run` from several threads are served one after another. A forked child cannot use
+    the executor of its parent.
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledGraph,
+        machine: Machine,
+        schedule: Schedule,
+        options: ExecutorOptions | None = None,
+    ) -> None:
+        options = options or ExecutorOptions()
+        options.validate()
+        machine.validate()
+        validate_schedule(compiled.graph, machine, schedule)
+        self._compiled = compiled
+        self._machine = machine
+        self._schedule = schedule
+        self._plan = make_plan(compiled.graph, machine, schedule)
+        if options.is_validated:
+            self._plan.validate(compiled.graph)
+        graph = compiled.graph
+        self._inputs = {graph.tensors[t].name: graph.tensors[t] for t in graph.inputs}
+        self._input_dtypes = {n: numpy_dtype(t.dtype) for n, t in self._inputs.items()}
+        self._outputs = output_names(compiled)
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        self._is_closed = False
+        self._backend: Backend = _open_backend(compiled, machine, self._plan, options)
+
+    @property
+    def graph(self) -> OpGraph:
+        """The operator graph."""
+        return self._compiled.graph
+
+    @property
+    def machine(self) -> Machine:
+        """The devices."""
+        return self._machine
+
+    @property
+    def schedule(self) -> Schedule:
+        """What runs where."""
+        return self._schedule
+
+    @property
+    def plan(self) -> Plan:
+        """The instructions made from it."""
+        return self._plan
+
+    @property
+    def input_signature(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each input, by name."""
+        return {name: (t.shape, t.dtype) for name, t in self._inputs.items()}
+
+    @property
+    def output_signature(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each output, by name."""
+        tensors = [self.graph.tensors[t] for t in self.graph.outputs]
+        return {name: (t.shape, t.dtype) for name, t in zip(self._outputs, tensors, strict=True)}
+
+    def run(self, inputs: Mapping[str, Any], *, copy: bool = True) -> dict[str, Array]:
+        """Run the graph once.
+
+        Parameters
+        ----------
+        inputs
+            An array per graph input: numpy, or anything with ``__dlpack__`` in host memory.
+            Shape and dtype must be those of the signature.
+        copy
+            Return arrays of their own. With False they are views of the executor's memory,
+            valid until the next run.
+
+        Returns
+        -------
+        dict
+            The graph outputs by name.
+
+        Raises
+        ------
+        InputMismatch
+            When an input is missing, unknown, or has the wrong shape or dtype.
+        ExecutionError
+            When a kernel fails, or the executor is closed or belongs to another process.
+        """
+        arrays = self._check_inputs(inputs)
+        with self._exclusive():
+            self._backend.place(arrays)
+            self._perform()
+            found = self._backend.fetch()
+            if copy:
+                found = [array.copy() for array in found]
+            return dict(zip(self._outputs, found, strict=True))
+
+    def benchmark(
+        self, repeat: int = 50, warmup: int = 5, inputs: Mapping[str, Any] | None = None
+    ) -> Samples:
+        """Time runs from 'inputs on the first device' until 'outputs on the first device'.
+
+        Parameters
+        ----------
+        repeat
+            How many runs are timed.
+        warmup
+            How many runs before them are not.
+        inputs
+            As `run` takes them; by default random ones.
+
+        Raises
+        ------
+        InvalidOption
+            When `repeat` is below 1 or `warmup` below 0.
+        """
+        if repeat < 1 or warmup < 0:
+            raise InvalidOption(
+                f"benchmark with repeat={repeat}, warmup={warmup}; need repeat ≥ 1, warmup ≥ 0"
+            )
+        arrays = self._check_inputs(random_inputs(self.graph) if inputs is None else inputs)
+        times = []
+        with self._exclusive():
+            for turn in range(warmup + repeat):
+                # An input buffer may be reused during a run: place it anew each time.
+                self._backend.place(arrays)
+                begin = time.perf_counter_ns()
+                self._perform()
+                if turn >= warmup:
+                    times.append((time.perf_counter_ns() - begin) / 1e3)
+        return Samples.of(times)
+
+    def profile(
+        self, runs: int = 9, warmup: int = 3, inputs: Mapping[str, Any] | None = None
+    ) -> Timeline:
+        """Measure when every operator and transfer runs.
+
+        Parameters
+        ----------
+        runs
+            How many runs are measured; the one of median length is returned, as it was.
+        warmup
+            How many runs before them are not measured.
+        inputs
+            As `run` takes them; by default random ones.
+
+        Returns
+        -------
+        Timeline
+            Measured. It ends when the outputs are on the first device.
+        """
+        if runs < 1 or warmup < 0:
+            raise InvalidOption(
+                f"profile with runs={runs}, warmup={warmup}; need runs ≥ 1, warmup ≥ 0"
+            )
+        arrays = self._check_inputs(random_inputs(self.graph) if inputs is None else inputs)
+        traces: list[tuple[float, tuple[Stamp, ...]]] = []
+        with self._exclusive():
+            for turn in range(warmup + runs):
+                self._backend.place(arrays)
+                with self._named_failures():
+                    trace = self._backend.trace()
+                if turn >= warmup:
+                    traces.append(trace)
+        traces.sort(key=lambda trace: trace[0])
+        makespan_us, stamps = traces[(len(traces) - 1) // 2]
+        return self._timeline(makespan_us, stamps)
+
+    def close(self) -> None:
+        """End all threads and give the memory back; may be called twice.
+
+        Raises
+        ------
+        ExecutionError
+            When a run is still going on in another thread.
+        """
+        if self._is_closed or os.getpid() != self._process:
+            self._is_closed = True
+            return
+        if not self._lock.acquire(blocking=False):
+            raise ExecutionError(
+                f"close() of {self.graph.name!r} during a run in another thread; let the run "
+                "return first"
+            )
+        try:
+            self._is_closed = True
+            self._backend.close()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Hold the executor for one caller."""
+        if os.getpid() != self._process:
+            raise ExecutionError(
+                f"the executor of {self.graph.name!r} belongs to process {self._process}, not "
+                f"to its fork {os.getpid()}; make one executor per process"
+            )
+        with self._lock:
+            if self._is_closed:
+                raise ExecutionError(
+                    f"the executor of {self.graph.name!r} is closed; make a new one"
+                )
+            yield
+
+    def _perform(self) -> None:
+        with self._named_failures():
+            self._backend.run()
+
+    @contextmanager
+    def _named_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except KernelFailed as failed:
+            raise ExecutionError(self._describe(failed)) from failed.reason
+
+    def _describe(self, failed: KernelFailed) -> str:
+        queue = self._plan.queues[failed.queue]
+        instruction = queue.instructions[failed.position]
+        devices = self._machine.devices
+        if isinstance(queue, StreamQueue):
+            where = f"on {devices[queue.device].name} stream {queue.stream}"
+        else:
+            where = f"from {devices[queue.src].name} to {devices[queue.dst].name}"
+        if isinstance(instruction, Launch):
+            operator = self.graph.operators[instruction.op]
+            what = f"operator {operator.name!r} (kernel {operator.kernel!r})"
+        elif isinstance(instruction, Copy):
+            what = f"copy of tensor {self.graph.tensors[instruction.tensor].name!r}"
+        else:
+            what = "an event"
+        lines = str(failed.reason).strip().splitlines()
+        reason = lines[0] if lines else type(failed.reason).__name__
+        return f"{what} failed {where}: {reason}"
+
+    def _timeline(self, makespan_us: float, stamps: tuple[Stamp, ...]) -> Timeline:
+        events = []
+        for stamp in stamps:
+            queue = self._plan.queues[stamp.queue]
+            instruction = queue.instructions[stamp.position]
+            stream = queue.stream if isinstance(queue, StreamQueue) else None
+            if isinstance(instruction, Launch) and isinstance(queue, StreamQueue):
+                event = TimelineEvent(
+                    "operator",
+                    instruction.op,
+                    queue.device,
+                    stamp.start_us,
+                    stamp.end_us,
+                    stream,
+                    instruction.stage,
+                )
+            elif isinstance(instruction, Copy):
+                event = TimelineEvent(
+                    "transfer",
+                    instruction.tensor,
+                    instruction.src,
+                    stamp.start_us,
+                    stamp.end_us,
+                    stream,
+                    dst=instruction.dst,
+                )
+            else:
+                continue
+            events.append(event)
+        events.sort(key=lambda e: (e.start_us, e.kind, e.device, e.stream or 0, e.subject))
+        timeline = Timeline("measured", makespan_us, tuple(events))
+        timeline.validate()
+        return timeline
+
+    def _check_inputs(self, inputs: Mapping[str, Any]) -> list[Array]:
+        if not isinstance(inputs, Mapping):
+            raise InputMismatch(
+                f"inputs are a {type(inputs).__name__}, need a mapping from name to array; "
+                f"{self._expected()}"
+            )
+        if unknown := [name for name in inputs if name not in self._inputs]:
+            raise InputMismatch(f"no input {unknown[0]!r}; {self._expected()}")
+        arrays = []
+        for name, tensor in self._inputs.items():
+            if name not in inputs:
+                raise InputMismatch(f"input {name!r} is missing; {self._expected()}")
+            array = _as_array(name, inputs[name])
+            if array.shape != tensor.shape:
+                raise InputMismatch(
+                    f"input {name!r} has shape {_shape(array.shape)}, needs {_shape(tensor.shape)}"
+                )
+            if array.dtype != self._input_dtypes[name]:
+                raise InputMismatch(
+                    f"input {name!r} has dtype {array.dtype}, needs {tensor.dtype}; convert it "
+                    f"with .astype({tensor.dtype!r})"
+                )
+            arrays.append(array)
+        return arrays
+
+    def _expected(self) -> str:
+        expected = ", ".join(
+            f"{name}: {_shape(t.shape)} {t.dtype}" for name, t in self._inputs.items()
+        )
+        return f"this model takes {expected}"
+
+
+def output_names(compiled: CompiledGraph) -> tuple[str, ...]:
+    """Return one distinct name per graph output.
+
+    The names of the model's signature (``attrs["outputs"]``, one a line) where they are known,
+    else those of the tensors; a name that comes again gets a number.
+    """
+    graph = compiled.graph
+    known = compiled.attrs.get("outputs", "").split("\n")
+    names = known if len(known) == len(graph.outputs) and all(known) else None
+    found: list[str] = []
+    for position, tensor in enumerate(graph.outputs):
+        name = names[position] if names else graph.tensors[tensor].name
+        distinct = name
+        number = 1
+        while distinct in found:
+            number += 1
+            distinct = f"{name}_{number}"
+        found.append(distinct)
+    return tuple(found)
+
+
+def random_inputs(graph: OpGraph, seed: int = 0) -> dict[str, Array]:
+    """Return inputs for tests and timings: normal floats, small integers, seeded."""
+    rng = np.random.default_rng(seed)
+    return {graph.tensors[t].name: _random(rng, graph.tensors[t]) for t in graph.inputs}
+
+
+def _random(rng: np.random.Generator, tensor: Tensor) -> Array:
+    dtype = numpy_dtype(tensor.dtype)
+    if dtype.kind in "iub":
+        return rng.integers(0, 2, tensor.shape).astype(dtype)
+    return rng.standard_normal(tensor.shape, dtype=np.float32).astype(dtype)
+
+
+def _as_array(name: str, value: Any) -> Array:
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as problem:
+            raise InputMismatch(
+                f"input {name!r} cannot be read through DLPack ({problem}); pass it as a numpy "
+                "array or move it to host memory"
+            ) from problem
+    raise InputMismatch(
+        f"input {name!r} is a {type(value).__name__}; pass a numpy array or a DLPack tensor"
+    )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) if shape else "scalar"
+
+
+def _open_backend(
+    compiled: CompiledGraph, machine: Machine, plan: Plan, options: ExecutorOptions
+) -> Backend:
+    graph = compiled.graph
+    kinds = {device.kind for device in machine.devices}
+    if options.backend == "null":
+        return NullBackend(Program(plan, graph, machine, None, {}))
+    if kinds != {"cpu"}:
+        wrong = next(device for device in machine.devices if device.kind != "cpu")
+        raise DeviceUnavailable(
+            f"device {wrong.name!r} is of kind {wrong.kind!r}, which cannot run operators here; "
+            "use cpu devices, or the null backend for a dry run"
+        )
+    module = compiled.library.module
+    if module is None:
+        raise ArtifactMismatch(
+            f"the kernels of {graph.name!r} are not loaded; load the artifact, or compile again"
+        )
+    for memory in plan.memory:
+        for weight in memory.weights:
+            _check_weight(graph.tensors[weight.tensor], compiled.params.get(weight.tensor))
+    # TVM takes most of a second to import: only whoever runs kernels pays for it.
+    from graph_executor.cpu.backend import CpuBackend
+
+    return CpuBackend(Program(plan, graph, machine, module, compiled.params, options.is_poisoned))
+
+
+def _check_weight(tensor: Tensor, value: Array | None) -> None:
+    if value is None:
+        raise ArtifactMismatch(f"weight {tensor.name!r} has no data; compile the model again")
+    if value.shape != tensor.shape or value.dtype != numpy_dtype(tensor.dtype):
+        raise ArtifactMismatch(
+            f"weight {tensor.name!r} is {_shape(value.shape)} {value.dtype}, the graph needs "
+            f"{_shape(tensor.shape)} {tensor.dtype}; compile the model again"
+        )

@@ -1,0 +1,150 @@
+"""The one adapter to TVM's runtime; no other file of this package imports it.
+
+TVM's Python API moves at every release, so what the executor needs is named here in its own
+words: load a library, look up a kernel, allocate memory of a device, see a part of it as a
+tensor, copy, and set the threads that a kernel uses.
+
+Kernels are called in destination-passing style, inputs first. They refuse tensors whose device
+ids differ, on the CPU too, so every logical CPU device has an id of its own and a missing copy
+cannot pass unnoticed. Views at an offset need kernels whose buffers declare an offset factor.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tvm
+
+from graph_executor.dtypes import numpy_dtype
+from hios.errors import ArtifactMismatch
+
+__all__ = [
+    "Array",
+    "Kernel",
+    "Memory",
+    "bind_copy",
+    "bind_launch",
+    "find_kernel",
+    "load_library",
+    "runtime_version",
+    "set_threads",
+]
+
+Array = npt.NDArray[Any]
+Kernel = Callable[..., Any]
+
+_SPECIFY_ONE_CORE_PER_THREAD = -2
+
+
+def runtime_version() -> str:
+    """Return the version of the TVM that is loaded."""
+    return str(tvm.__version__)
+
+
+class Memory:
+    """One allocation on one device.
+
+    Parameters
+    ----------
+    kind
+        ``cpu``.
+    index
+        The device id that its tensors carry.
+    size_bytes
+        Its size.
+    """
+
+    def __init__(self, kind: str, index: int, size_bytes: int) -> None:
+        self._base = tvm.runtime.empty(
+            (max(1, size_bytes),), "uint8", tvm.runtime.device(kind, index)
+        )
+        self._bytes: Array = np.from_dlpack(self._base)
+        _prefer_huge_pages(self._bytes)
+
+    def tensor(self, offset: int, shape: Sequence[int], dtype: str) -> Any:
+        """Return a part of it as a tensor that kernels take."""
+        return self._base._create_view(tuple(shape), dtype, offset)
+
+    def array(self, offset: int, shape: Sequence[int], dtype: str) -> Array:
+        """Return the same part as a numpy array that shares its memory."""
+        kind = numpy_dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        return self._bytes[offset : offset + size].view(kind).reshape(tuple(shape))
+
+    def fill(self, byte: int) -> None:
+        """Set every byte."""
+        self._bytes.fill(byte)
+
+
+def load_library(path: Path) -> Any:
+    """Load an exported kernel library.
+
+    Raises
+    ------
+    ArtifactMismatch
+        When it is no library that this TVM can load.
+    """
+    try:
+        return tvm.runtime.load_module(str(path))
+    except (RuntimeError, ValueError, OSError) as problem:
+        first = str(problem).strip().splitlines()[0] if str(problem).strip() else "no reason given"
+        raise ArtifactMismatch(
+            f"{str(path)!r} cannot be loaded as a kernel library ({first}); compile it again"
+        ) from problem
+
+
+def find_kernel(module: Any, name: str) -> Kernel:
+    """Return the function called `name` of a loaded library.
+
+    Raises
+    ------
+    ArtifactMismatch
+        When the library has none.
+    """
+    try:
+        found: Kernel | None = module.get_function(name, query_imports=True)
+    except (AttributeError, RuntimeError, ValueError):
+        found = None
+    if found is None:
+        raise ArtifactMismatch(
+            f"the kernel library has no function {name!r}; graph and kernels do not belong "
+            "together, compile the model again"
+        )
+    return found
+
+
+def bind_launch(kernel: Kernel, tensors: Sequence[Any]) -> Callable[[], Any]:
+    """Return a call of `kernel` with its tensors; 0.1 µs of Python each time."""
+    return partial(kernel, *tensors)
+
+
+def bind_copy(source: Any, target: Any) -> Callable[[], Any]:
+    """Return a call that copies one tensor to another of the same shape, on any devices."""
+    return partial(tvm.runtime._ffi_api.TVMTensorCopyFromTo, source, target)
+
+
+def set_threads(cores: Sequence[int]) -> Callable[[], Any]:
+    """Return a call that makes the kernels of the calling thread run on `cores`.
+
+    One thread per core, the calling one included. TVM's pool belongs to the calling thread and
+    gets its size from the first such call, so the first must name the most cores. The call
+    costs about 3 µs and also sets the affinity of the calling thread itself.
+    """
+    configure = tvm.get_global_func("runtime.config_threadpool")
+    names = tvm.runtime.convert([str(core) for core in cores])
+    return partial(configure, _SPECIFY_ONE_CORE_PER_THREAD, len(cores), names)
+
+
+def _prefer_huge_pages(data: Array) -> None:
+    """Ask for huge pages: weights of tens of megabytes otherwise miss the TLB all the time."""
+    advise = getattr(ctypes.CDLL(None), "madvise", None)
+    page = 2 << 20
+    start = -(-data.ctypes.data // page) * page
+    end = (data.ctypes.data + data.nbytes) // page * page
+    if advise is not None and end > start:
+        # A hint: where the kernel refuses, small pages are as right.
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 14)
