@@ -4,6 +4,9 @@
 function; importing this package registers those that belong to it.
 """
 
+from hios.schedulers.heft import heft
+from hios.schedulers.hios_lp import hios_lp
+from hios.schedulers.longest_path import hios_lp_inter
 from hios.schedulers.registry import (
     Scheduler,
     get_scheduler,
@@ -16,6 +19,9 @@ from hios.schedulers.sequential import sequential
 __all__ = [
     "Scheduler",
     "get_scheduler",
+    "heft",
+    "hios_lp",
+    "hios_lp_inter",
     "list_schedulers",
     "register",
     "schedule",
