@@ -62,7 +62,7 @@ def compile_graph(
             report(phase, 0.1 + 0.4 * index / len(phases))
             try:
                 mod = tvm.transform.Sequential(passes)(mod)
-            except tvm.error.TVMError as error:
+            except RuntimeError as error:
                 lines = str(error).strip().splitlines() or [type(error).__name__]
                 raise UnsupportedModel(
                     f"model {imported.name!r} cannot be lowered ({phase}): {lines[-1].strip()}"
@@ -101,7 +101,7 @@ def resolve_target(target: Any) -> tvm.target.Target:
         }
     try:
         return tvm.target.Target(target)
-    except (tvm.error.TVMError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InvalidOption(
             f"target {target!r} is not understood: {lines[-1].strip()}; "

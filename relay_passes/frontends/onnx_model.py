@@ -78,7 +78,7 @@ def import_onnx(
     except tvm.error.OpNotImplemented as error:
         raise UnsupportedModel(_unsupported(model, str(error))) from None
     except (
-        tvm.error.TVMError,
+        RuntimeError,
         ValueError,
         TypeError,
         KeyError,

@@ -26,7 +26,7 @@ def read_relax(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         mod = tvm.ir.load_json(text)
-    except (tvm.error.TVMError, ValueError, TypeError, KeyError, OSError, UnicodeDecodeError) as e:
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError, UnicodeDecodeError) as e:
         reason = str(e).strip().splitlines()[-1] if str(e).strip() else type(e).__name__
         raise UnsupportedModel(f"{path} is damaged or not a Relax module: {reason}") from None
     if not isinstance(mod, tvm.IRModule):

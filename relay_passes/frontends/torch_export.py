@@ -58,7 +58,7 @@ def import_torch(
             program, keep_params_as_input=False, unwrap_unit_return_tuple=True
         )
     except (
-        tvm.error.TVMError,
+        RuntimeError,
         ValueError,
         TypeError,
         KeyError,

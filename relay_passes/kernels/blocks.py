@@ -52,7 +52,9 @@ def role_block(sch: s_tir.Schedule, role: str) -> Any:
 
 
 def inline_epilogue(sch: s_tir.Schedule, main: Any) -> Any:
-    """Inline every elementwise block except those that feed `main`; return the output block.
+    """Inline every elementwise block behind `main` into the one that writes the output.
+
+    Blocks that feed `main`, and the one marked ``group``, stay.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ def inline_epilogue(sch: s_tir.Schedule, main: Any) -> Any:
     last = None
     for block in all_blocks(sch):
         name = sch.get(block).name_hint
-        if name in before or name == main_name:
+        if name in before or name == main_name or annotation(sch, block, ROLE) == "group":
             continue
         if sch.get_consumers(block):
             sch.compute_inline(block)

@@ -59,6 +59,7 @@ def legalize_conv2d(unit: VectorUnit) -> Any:
         channels = out[3] // groups
         pointwise = kernel[:2] == (1, 1) and stride == (1, 1) and not any(padding)
         tile, cost = choose_tile(out[2], channels, unit, free_tail=any(padding))
+        pointwise = pointwise and groups == 1
         if pointwise:
             flat, flat_cost = choose_tile(out[1] * out[2], channels, unit, exact_rows=True)
             if flat_cost <= cost:
@@ -136,6 +137,7 @@ def te_conv2d(
     top, left, bottom, right = padding
     per_group = out_c // groups
     blocks = total_blocks // groups
+    split = per_group % lanes != 0 and groups > 1  # groups end within a tile of channels
     wide_w = out_w if flat else -(-out_w // tile.rows) * tile.rows
     need_w = (wide_w - 1) * stride[1] + (kw - 1) * dilation[1] + 1
     source = data
@@ -154,34 +156,59 @@ def te_conv2d(
     ry = te.reduce_axis((0, kh), name="ry")
     rx = te.reduce_axis((0, kw), name="rx")
     rc = te.reduce_axis((0, ic), name="rc")
+
+    def product(b: Any, y: Any, x: Any, g: Any, k: Any, lane: Any) -> Any:
+        channel = (g if split else tirx.floordiv(k, blocks)) * ic + rc if groups > 1 else rc
+        if flat:  # y is zero; x runs over the whole image
+            value = source[b, tirx.floordiv(x, out_w), tirx.floormod(x, out_w), channel]
+        else:
+            row = y * stride[0] + ry * dilation[0]
+            value = source[b, row, x * stride[1] + rx * dilation[1], channel]
+        return te.sum(value * weight[g * blocks + k if split else k, ry, rx, rc, lane], axis=[ry, rx, rc])
+
+    image = (1, out_h * out_w) if flat else (out_h, wide_w)
+    channels = (groups, blocks) if split else (1, total_blocks)
     conv = te.compute(
-        (n, out_h, wide_w, total_blocks, lanes),
-        lambda b, y, x, k, lane: te.sum(
-            source[
-                b,
-                y * stride[0] + ry * dilation[0],
-                x * stride[1] + rx * dilation[1],
-                (tirx.floordiv(k, blocks) * ic + rc) if groups > 1 else rc,
-            ]
-            * weight[k, ry, rx, rc, lane],
-            axis=[ry, rx, rc],
-        ),
+        (n, *image, *channels, lanes),
+        product,
         name="conv",
         attrs={
             ROLE: "conv2d",
             "hios.rows": tile.rows,
             "hios.lanes": tile.lanes,
             "hios.flat": int(flat),
+            "hios.width": out_w,
             "hios.flops": str(2 * math.prod(out) * kh * kw * ic),
         },
     )
 
+    if split:
+        # A tile may end within a group: its channels are put side by side first, per group.
+        grouped = te.compute(
+            (n, out_h, out_w, groups, per_group),
+            lambda b, y, x, g, c: conv[
+                b,
+                y,
+                x,
+                g,
+                tirx.floordiv(c, lanes),
+                tirx.floormod(c, lanes),
+            ],
+            name="conv_group",
+            attrs={ROLE: "group"},
+        )
+        return te.compute(
+            out,
+            lambda b, y, x, c: grouped[
+                b, y, x, tirx.floordiv(c, per_group), tirx.floormod(c, per_group)
+            ],
+            name="conv_out",
+        )
+
     def crop(b: Any, y: Any, x: Any, c: Any) -> Any:
-        if groups == 1 or per_group % lanes == 0:
-            return conv[b, y, x, tirx.floordiv(c, lanes), tirx.floormod(c, lanes)]
-        inside = tirx.floormod(c, per_group)
-        block = tirx.floordiv(c, per_group) * blocks + tirx.floordiv(inside, lanes)
-        return conv[b, y, x, block, tirx.floormod(inside, lanes)]
+        if flat:
+            y, x = 0, y * out_w + x
+        return conv[b, y, x, 0, tirx.floordiv(c, lanes), tirx.floormod(c, lanes)]
 
     return te.compute(out, crop, name="conv_out")
 
@@ -198,25 +225,35 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     out = inline_epilogue(sch, conv)
     if out is None:
         return None
-    n, y, x, k, lane, ry, rx, rc = sch.get_loops(conv)
-    if flat:
-        x = sch.fuse(y, x)
-        outer, inner = sch.split(x, [None, rows])
-        around = [n, k, outer]
+    n, y, x, g, k, lane, ry, rx, rc = sch.get_loops(conv)
+    group = role_block(sch, "group")
+    outer, inner = sch.split(x, [None, rows])
+    if group is not None:
+        spread, around = [n, g, y], [n, g, y, outer, k]
+    elif flat:
+        spread = around = [n, g, k, y, outer]
     else:
-        outer, inner = sch.split(x, [None, rows])
-        around = [n, k, y, outer]
+        spread, around = [n, g, k, y], [n, g, k, y, outer]
+    if flat:
+        # One iterator over the image in the block that stores: a tile may end within a row, and
+        # only one axis tells exactly which outputs belong to it.
+        width = int(annotation(sch, conv, "hios.width"))
+        sch.transform_block_layout(out, lambda b, yy, xx, c: (b, yy * width + xx, c))
     vector, lane = sch.split(lane, [None, lanes])
     sch.reorder(*around, ry, rx, rc, inner, vector, lane)
     sch.set_scope(conv, 0, "local")
-    sch.reverse_compute_at(out, around[-1])
-    tail = sch.get_loops(out)[len(around) :]
-    _, last = sch.split(tail[-1], [None, lanes])
+    if group is not None:
+        sch.set_scope(group, 0, "local")
+        sch.reverse_compute_at(group, k)
+        _, last = sch.split(sch.get_loops(group)[-1], [None, lanes])
+        sch.vectorize(last)
+    sch.reverse_compute_at(out, outer if group is not None else around[-1])
+    _, last = sch.split(sch.get_loops(out)[-1], [None, lanes])
     sch.vectorize(last)
     sch.vectorize(lane)
     sch.unroll(inner)
     sch.unroll(vector)
-    sch.parallel(sch.fuse(*around[:-1]) if not flat else sch.fuse(*around))
+    sch.parallel(sch.fuse(*spread))
     sch.decompose_reduction(conv, ry)
     schedule_pad(sch, lanes)
     return sch

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from tvm import relax, s_tir, te, tirx
+from tvm.tirx import IndexMap
 from tvm.relax.transform.legalize_ops import linear_algebra as default_legalize
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
@@ -123,6 +124,17 @@ def schedule_dense(func: tirx.PrimFunc) -> s_tir.Schedule | None:
         return None
     m, j, lane, rk = sch.get_loops(main)
     outer, inner = sch.split(m, [None, rows])
+    extents = [int(v.dom.extent) for v in sch.get(out).iter_vars]
+
+    def flattened(*index: Any) -> tuple[Any, Any]:
+        row = index[0]
+        for extent, i in zip(extents[1:-1], index[1:-1], strict=True):
+            row = row * extent + i
+        return row, index[-1]
+
+    if len(extents) > 2:
+        # A tile may end within an inner axis: only one row axis tells exactly what it covers.
+        sch.transform_block_layout(out, IndexMap.from_func(flattened, ndim=len(extents)))
     vector, lane = sch.split(lane, [None, lanes])
     sch.reorder(j, outer, rk, inner, vector, lane)
     sch.set_scope(main, 0, "local")
