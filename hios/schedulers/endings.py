@@ -13,7 +13,7 @@ published code takes them, miss connected endings with several heads.)
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["Endings", "n_states"]
+__all__ = ["Endings", "n_states", "positions"]
 
 
 class Endings:

@@ -8,6 +8,7 @@ also where times are zero. Where copies occupy their destination, the gap must h
 that the operator is the first to need as well.
 """
 
+import math
 from bisect import bisect_right
 
 from hios.costs.protocol import Costs
@@ -59,9 +60,11 @@ def _place(problem: Problem, insertion: bool) -> tuple[list[int], list[float], l
     device = [0] * n_nodes
     start = [0.0] * n_nodes
     finish = [0.0] * n_nodes
-    # Busy intervals of each device, ascending, and where each tensor has arrived.
-    begins: list[list[float]] = [[] for _ in range(n_devices)]
-    ends: list[list[float]] = [[] for _ in range(n_devices)]
+    # Idle gaps of each device, ascending; the last one never ends. Gaps too short for any
+    # operator are dropped. Then, where and when each tensor has arrived.
+    begins: list[list[float]] = [[0.0] for _ in range(n_devices)]
+    ends: list[list[float]] = [[math.inf] for _ in range(n_devices)]
+    shortest = min((t for row in problem.time for t in row if t > 0.0), default=0.0)
     arrival: dict[tuple[int, int], float] = {}
     preds, edge_us, time = problem.preds, problem.edge_us, problem.time
     for v in problem.priority_order():
@@ -77,7 +80,8 @@ def _place(problem: Problem, insertion: bool) -> tuple[list[int], list[float], l
                     if arrives > ready:
                         ready = arrives
             length = copying + time[v][d]
-            index, begin = _find_gap(begins[d], ends[d], ready, length, insertion)
+            first = bisect_right(ends[d], ready) if insertion else len(ends[d]) - 1
+            index, begin = _find_gap(begins[d], ends[d], first, ready, length)
             end = begin + length
             if best is None or end < best[0]:
                 best = (end, d, begin, copying, index)
@@ -85,8 +89,13 @@ def _place(problem: Problem, insertion: bool) -> tuple[list[int], list[float], l
         end, d, begin, copying, index = best
         device[v], start[v], finish[v] = d, begin + copying, end
         if end > begin:
-            begins[d].insert(index, begin)
-            ends[d].insert(index, end)
+            pieces = [
+                (left, right)
+                for left, right in ((begins[d][index], begin), (end, ends[d][index]))
+                if right - left >= shortest
+            ]
+            begins[d][index : index + 1] = [left for left, _ in pieces]
+            ends[d][index : index + 1] = [right for _, right in pieces]
         if occupies[d]:
             for u, edge in preds[v]:
                 if device[u] != d:
@@ -96,21 +105,16 @@ def _place(problem: Problem, insertion: bool) -> tuple[list[int], list[float], l
 
 
 def _find_gap(
-    begins: list[float], ends: list[float], ready: float, length: float, insertion: bool
+    begins: list[float], ends: list[float], first: int, ready: float, length: float
 ) -> tuple[int, float]:
-    """Return the position and start of the earliest gap of `length` that begins at `ready`."""
-    count = len(begins)
-    if not insertion:
-        return count, max(ready, ends[-1]) if count else ready
-    index = bisect_right(begins, ready)
-    while index < count:
-        begin = ready
-        if index and ends[index - 1] > begin:
-            begin = ends[index - 1]
-        if begin + length <= begins[index]:
+    """Return the first gap from `first` on that holds `length` after `ready`, and the start."""
+    index = first
+    while True:
+        begin = begins[index] if begins[index] > ready else ready
+        # The last gap never ends, so the search does.
+        if begin + length <= ends[index]:
             return index, begin
         index += 1
-    return count, max(ready, ends[-1]) if count else ready
 
 
 def _occupied_ready(
