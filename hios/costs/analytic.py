@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hios.costs.protocol import Stage
-from hios.costs.table import utilization_stage_us
+from hios.costs.table import least_shared_us, utilization_stage_us
 from hios.errors import InvalidCosts
 from hios.ir.graph import Operator, OpGraph
 from hios.ir.ids import DeviceId, OpId, TensorId
@@ -105,6 +105,11 @@ class AnalyticCosts:
     def stage_us_many(self, stages: Sequence[Stage], device: DeviceId) -> list[float]:
         """Return `stage_us` of each stage."""
         return [self.stage_us(stage, device) for stage in stages]
+
+    def least_work_us(self, op: OpId, device: DeviceId, is_staged: bool) -> float:
+        """Return the least time of `device` that `op` takes away from others."""
+        solo, fill = self._times_us[op][device], self._fill[op][device]
+        return least_shared_us(solo, fill, is_staged)
 
     def transfer_us(self, tensor: TensorId, src: DeviceId, dst: DeviceId) -> float:
         """Return latency plus bytes over bandwidth of the link.

@@ -6,11 +6,11 @@ file), `hios.costs.analytic.AnalyticCosts` (roofline), and the learned costs of 
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hios.ir.ids import DeviceId, OpId, TensorId
 
-__all__ = ["Costs", "Group", "Stage"]
+__all__ = ["BoundedCosts", "Costs", "Group", "Stage"]
 
 Group = Sequence[OpId]
 """A chain of operators on one stream, in order."""
@@ -40,4 +40,25 @@ class Costs(Protocol):
 
     def transfer_us(self, tensor: TensorId, src: DeviceId, dst: DeviceId) -> float:
         """Return the time to copy `tensor` from `src` to `dst`; 0 where they are equal."""
+        ...
+
+
+@runtime_checkable
+class BoundedCosts(Costs, Protocol):
+    """Costs that can promise a least share of a device's time, for lower bounds."""
+
+    def least_work_us(self, op: OpId, device: DeviceId, is_staged: bool) -> float:
+        """Return the least time of `device` that `op` takes away from others.
+
+        However operators run together on the device, the sum of this over what they
+        complete is at most the time that passes.
+
+        Parameters
+        ----------
+        op, device
+            What and where.
+        is_staged
+            Whether the promise has to hold for stages alone, or also for streams that share
+            the device freely (`hios.simulator.sharing`).
+        """
         ...

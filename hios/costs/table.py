@@ -23,7 +23,7 @@ from hios.ir.ids import DeviceId, OpId, TensorId
 from hios.ir.machine import Machine
 from hios.ir.serial import decode_json, encode_json
 
-__all__ = ["StageKey", "TableCosts", "shared_cores_us", "utilization_stage_us"]
+__all__ = ["StageKey", "TableCosts", "least_shared_us", "shared_cores_us", "utilization_stage_us"]
 
 StageKey = tuple[DeviceId, tuple[tuple[OpId, ...], ...]]
 """A measured stage: its device, and its groups in ascending order (see `TableCosts.stage_key`)."""
@@ -149,6 +149,26 @@ class TableCosts:
         """Return `stage_us` of each stage."""
         return [self.stage_us(stage, device) for stage in stages]
 
+    def least_work_us(self, op: OpId, device: DeviceId, is_staged: bool) -> float:
+        """Return the least time of `device` that `op` takes away from others.
+
+        From the rule of `stage_us`: on one core all of it, on several the one-core time over
+        the cores (stages only); by utilisation ``½·t·(1 + u)`` in stages and ``½·t`` in free
+        streams, where the second half hides behind the longest operator. Nothing is promised
+        for measured stages.
+        """
+        solo = self.times_us[op][device]
+        if self.stages_us:
+            return 0.0
+        if self.narrow_us is not None and self.machine.devices[device].kind == "cpu":
+            n_cores = self._n_cores(device)
+            if n_cores == 1:
+                return solo
+            return min(solo, self.narrow_us[op][device] / n_cores) if is_staged else 0.0
+        if self.utilization is None:
+            return solo
+        return least_shared_us(solo, self.utilization[op], is_staged)
+
     def transfer_us(self, tensor: TensorId, src: DeviceId, dst: DeviceId) -> float:
         """Return the time to copy `tensor` from `src` to `dst`.
 
@@ -250,6 +270,15 @@ def utilization_stage_us(solo_us: Sequence[float], demand_us: float) -> float:
     return 0.5 * sum(solo_us) + 0.5 * max(demand_us, max(solo_us))
 
 
+def least_shared_us(solo_us: float, utilization: float, is_staged: bool) -> float:
+    """Return the least device time of one operator under `utilization_stage_us`.
+
+    A stage costs at least ``½·Σt·(1 + u)``. In free streams the slowdown of k operators is at
+    least ``½·(k + 1)``, so each takes at least ``½·t``.
+    """
+    return 0.5 * solo_us * (1.0 + utilization) if is_staged else 0.5 * solo_us
+
+
 def shared_cores_us(wide_us: Sequence[float], narrow_us: Sequence[float], n_cores: int) -> float:
     """Return the time of concurrent groups that share the cores of one CPU device.
 
@@ -269,15 +298,15 @@ def shared_cores_us(wide_us: Sequence[float], narrow_us: Sequence[float], n_core
     float
         Never below the longest group alone on all the cores.
     """
+    if n_cores == 1:
+        return sum(wide_us)
     share = max(1.0, n_cores / len(wide_us))
-    slowest = max(wide_us)
-    if n_cores > 1:
-        # 0 on all the cores, 1 on one: where the share stands on Amdahl's 1/k axis.
-        weight = (1.0 / share - 1.0 / n_cores) / (1.0 - 1.0 / n_cores)
-        at_share = [
-            wide + (narrow - wide) * weight for wide, narrow in zip(wide_us, narrow_us, strict=True)
-        ]
-        slowest = max(slowest, *at_share)
+    # 0 on all the cores, 1 on one: where the share stands on Amdahl's 1/k axis.
+    weight = (1.0 / share - 1.0 / n_cores) / (1.0 - 1.0 / n_cores)
+    at_share = [
+        wide + (narrow - wide) * weight for wide, narrow in zip(wide_us, narrow_us, strict=True)
+    ]
+    slowest = max(*wide_us, *at_share)
     return max(slowest, sum(narrow_us) / n_cores)
 
 
