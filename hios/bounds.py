@@ -25,7 +25,7 @@ from hios.ir.ids import DeviceId
 from hios.ir.machine import Machine
 from hios.problem import Problem
 
-__all__ = ["Bounds", "lower_bounds", "problem_bounds"]
+__all__ = ["Bounds", "lower_bound", "lower_bounds", "problem_bounds"]
 
 MAX_HEADS = 2000
 """Heads tried as ρ; of more, evenly spread ones (any choice gives a valid bound)."""
@@ -59,6 +59,17 @@ class Bounds:
     def staged_lower_bound_us(self) -> float:
         """The best bound for schedules with stages."""
         return max(self.critical_path_us, self.head_tail_staged_us)
+
+
+def lower_bound(graph: OpGraph, machine: Machine, costs: Costs) -> float:
+    """Return the best known lower bound in µs for any schedule of `graph` on `machine`.
+
+    Raises
+    ------
+    CyclicGraph
+        When the graph is no DAG.
+    """
+    return lower_bounds(graph, machine, costs).lower_bound_us
 
 
 def lower_bounds(graph: OpGraph, machine: Machine, costs: Costs) -> Bounds:
