@@ -142,7 +142,7 @@ class _Extractor:
         if expr not in self.constants:
             weight = self._tensor(f"weight.{len(self.params)}", expr)
             self.constants[expr] = weight
-            self.params[weight] = np.ascontiguousarray(array)
+            self.params[weight] = np.asarray(array, order="C")  # keeps scalars scalar
         return self.constants[expr]
 
     def _view(self, expr: Any, name: str) -> TensorId:
