@@ -438,8 +438,8 @@ def _random(rng: np.random.Generator, tensor: Tensor) -> Array:
 
 
 def _as_array(name: str, value: Any) -> Array:
-    if isinstance(value, np.ndarray):
-        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
     if hasattr(value, "__dlpack__"):
         try:
             return np.from_dlpack(value)
