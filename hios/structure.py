@@ -4,10 +4,10 @@ All functions take a directed acyclic graph of networkx, over any node type; ope
 nodes and an edge u → v means that v needs a result of u.
 
 A *cut node* lies on every path from a source to a sink: everything else happens either before
-or after it, so a schedule of the whole is a schedule of one *block* after the other (IOS, MLSys
-2021, section 4.3, treats each such block alone). The *width* d of a graph is the size of its
-largest antichain: the most operators that can ever run at once. IOS bounds its number of
-transitions (S, S') by C(n/d + 2, 2)^d (section 4.2 and Table 1 there).
+or after it, so a schedule of the whole is a schedule of one *block* after the other, and IOS
+(Ding et al., MLSys 2021) searches each block alone. The *width* d of a graph is the size of its
+largest antichain: the most operators that can ever run at once. For a block of n operators IOS
+bounds its number of transitions (S, S') by C(n/d + 2, 2)^d (table 1 there).
 """
 
 from collections.abc import Callable, Hashable, Iterable

@@ -1,5 +1,10 @@
 """Networks: the builder of IOS and HIOS users, and a zoo of branchy ones. All come out as ONNX."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from hios_tvm.models.blocks import Block
 from hios_tvm.models.builder import (
     activation,
@@ -38,6 +43,9 @@ from hios_tvm.models.nodes import (
 )
 from hios_tvm.models.values import Value
 
+if TYPE_CHECKING:
+    from hios_tvm.models import zoo
+
 __all__ = [
     "Activation",
     "Block",
@@ -72,4 +80,12 @@ __all__ = [
     "sequential",
     "sigmoid",
     "tanh",
+    "zoo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The zoo needs ONNX; whoever only writes a network does not wait for it.
+    if name == "zoo":
+        return importlib.import_module("hios_tvm.models.zoo")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

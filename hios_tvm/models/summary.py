@@ -15,6 +15,7 @@ from typing import Any
 import networkx as nx
 import onnx
 
+from hios.errors import UnsupportedModel
 from hios.ir import OpGraph
 from hios.structure import longest_path, width
 from hios_tvm.models.draft import OnnxDraft
@@ -75,7 +76,12 @@ def summarize(network: OnnxDraft | onnx.ModelProto) -> ModelSummary:
     Parameters
     ----------
     network : OnnxDraft or onnx.ModelProto
-        A draft is counted without drawing its weights. Shapes must be static.
+        A draft is counted without drawing its weights.
+
+    Raises
+    ------
+    UnsupportedModel
+        When the shape of some tensor is not static.
 
     Notes
     -----
@@ -173,7 +179,15 @@ def _shapes(model: onnx.ModelProto) -> Mapping[str, tuple[int, ...]]:
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for group in (inferred.graph.input, inferred.graph.value_info, inferred.graph.output):
         for info in group:
-            shapes[info.name] = tuple(d.dim_value for d in info.type.tensor_type.shape.dim)
+            extents = info.type.tensor_type.shape.dim
+            if all(d.HasField("dim_value") for d in extents):
+                shapes[info.name] = tuple(d.dim_value for d in extents)
+    for node in model.graph.node:
+        if node.output[0] not in shapes:
+            raise UnsupportedModel(
+                f"model {model.graph.name!r}: the shape of {node.output[0]!r} ({node.op_type}) "
+                "is not known before it runs; give the inputs static shapes"
+            )
     return shapes
 
 

@@ -271,6 +271,17 @@ def test_rows_follow_the_references() -> None:
     assert rows[1].parallelism > 3
 
 
+def test_any_model_with_static_shapes_can_be_counted() -> None:
+    model = load_model_reference("light:squeezenet")
+    summary = summarize(model)
+    # SqueezeNet 1.1, whose fire modules are those of 1.0 with the pools moved forward.
+    assert summary.parameters == pytest.approx(1.235e6, rel=0.001)
+    assert summary.width == 2
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    with pytest.raises(UnsupportedModel, match="give the inputs static shapes"):
+        summarize(model)
+
+
 def test_verb_prints_a_table_or_json() -> None:
     shown = CliRunner().invoke(models_verb.command, ["squeezenet@64", "vgg16"])
     assert shown.exit_code == 0
