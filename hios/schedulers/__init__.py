@@ -4,9 +4,18 @@
 function; importing this package registers those that belong to it.
 """
 
+from hios.schedulers.autograph import autograph
+from hios.schedulers.graphi import graphi
 from hios.schedulers.heft import heft
 from hios.schedulers.hios_lp import hios_lp
+from hios.schedulers.hios_mr import hios_mr
+from hios.schedulers.ios import ios
+from hios.schedulers.lios import lios
 from hios.schedulers.longest_path import hios_lp_inter
+from hios.schedulers.mapping_recording import hios_mr_inter
+from hios.schedulers.multi_tenant import multi_tenant
+from hios.schedulers.nimble import nimble
+from hios.schedulers.opara import opara
 from hios.schedulers.registry import (
     Scheduler,
     get_scheduler,
@@ -15,15 +24,26 @@ from hios.schedulers.registry import (
 )
 from hios.schedulers.run import schedule
 from hios.schedulers.sequential import sequential
+from hios.schedulers.wavefront import wavefront
 
 __all__ = [
     "Scheduler",
+    "autograph",
     "get_scheduler",
+    "graphi",
     "heft",
     "hios_lp",
     "hios_lp_inter",
+    "hios_mr",
+    "hios_mr_inter",
+    "ios",
+    "lios",
     "list_schedulers",
+    "multi_tenant",
+    "nimble",
+    "opara",
     "register",
     "schedule",
     "sequential",
+    "wavefront",
 ]

@@ -23,10 +23,10 @@ from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId, OpId
 from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
-from hios.merge import alternative_us
 from hios.schedulers.blocks import blocks, halves
 from hios.schedulers.dag import OpDag, op_dag
 from hios.schedulers.endings import Endings, n_states, positions
+from hios.schedulers.merges import Offers, known_merges
 from hios.schedulers.registry import register
 from hios.schedulers.single_device import chosen_device, require_at_least, staged_schedule
 
@@ -122,7 +122,7 @@ def ios(
     where = chosen_device(machine, device)
     s = min(s, machine.devices[where].streams)
     dag = op_dag(graph)
-    merges = _offers(graph, costs, where, dag) if merge else {}
+    merges = known_merges(graph, costs, where, dag) if merge else {}
 
     found = blocks(dag.preds)
     solutions: list[BlockSolution] = []
@@ -272,24 +272,7 @@ def _successors(dag: OpDag, part: range) -> list[list[int]]:
     return [[w - part.start for w in dag.succs[v] if w in part] for v in part]
 
 
-def _offers(
-    graph: OpGraph, costs: Costs, device: DeviceId, dag: OpDag
-) -> dict[tuple[int, ...], tuple[float, str]]:
-    """Return the merges whose time is known, by the positions that they replace."""
-    position = {op: index for index, op in enumerate(dag.ops)}
-    offers: dict[tuple[int, ...], tuple[float, str]] = {}
-    for alternative in graph.alternatives:
-        time = alternative_us(costs, alternative, device)
-        if time is not None:
-            members = tuple(sorted(position[op] for op in alternative.members))
-            if members not in offers or time < offers[members][0]:
-                offers[members] = (time, alternative.name)
-    return offers
-
-
-def _offers_inside(
-    merges: dict[tuple[int, ...], tuple[float, str]], part: range
-) -> dict[int, tuple[float, str]]:
+def _offers_inside(merges: Offers, part: range) -> dict[int, tuple[float, str]]:
     return {
         sum(1 << (v - part.start) for v in members): offer
         for members, offer in merges.items()
