@@ -10,6 +10,7 @@ cannot pass unnoticed. Views at an offset need kernels whose buffers declare an 
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,12 @@ Array = npt.NDArray[Any]
 Kernel = Callable[..., Any]
 
 _SPECIFY_ONE_CORE_PER_THREAD = -2
+
+# Threads of TVM's pools look for work 300,000 times, with a yield each, before they sleep: a
+# tenth of a second of a busy core after every run, and before a pool can end. A few milliseconds
+# outlast any gap within a run. TVM reads this once, when the first pool starts; whoever set it
+# before keeps their value.
+os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "10000")
 
 
 def runtime_version() -> str:

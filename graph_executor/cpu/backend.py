@@ -50,7 +50,11 @@ class CpuBackend:
             [f"hios-{queue.device}.{queue.stream}" for queue in plan.streams],
             [_settle(cores[queue.device]) for queue in plan.streams],
         )
-        self._steps, self._sources = self._bind(assigned, may_spin(plan, cores, assigned))
+        try:
+            self._steps, self._sources = self._bind(assigned, may_spin(plan, cores, assigned))
+        except BaseException:
+            self._team.close()
+            raise
         for device, weights in enumerate(plan.memory):
             for buffer in weights.weights:
                 target = self._memory.array(DeviceId(device), buffer.tensor)
