@@ -14,12 +14,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import ir, relax
 
 from relay_passes.lrn import match_lrn, te_lrn
-from relay_passes.straight_line import StraightLineRewriter, constant_of, op_name, static_shape
+from relay_passes.straight_line import (
+    StraightLineRewriter,
+    constant_of,
+    op_name,
+    static_shape,
+    tensor_constant,
+)
 
 __all__ = ["ChannelsLast"]
 
@@ -68,7 +73,7 @@ class _ChannelsLast(StraightLineRewriter):
         """Return `expr` stored under `perm`, transposing (once) where it is not."""
         array = constant_of(expr)
         if array is not None:
-            return relax.const(np.ascontiguousarray(array.transpose(perm)))
+            return tensor_constant(array.transpose(perm))
         have = self._perm_of(expr) or tuple(range(len(perm)))
         if have == perm:
             return expr
@@ -217,7 +222,7 @@ class _ChannelsLast(StraightLineRewriter):
                 args.append(arg)
             elif len(shape) < len(perm) and (array := constant_of(arg)) is not None:
                 wide = array.reshape((1,) * (len(perm) - len(shape)) + shape)
-                args.append(self._stored_as(relax.const(wide), perm))
+                args.append(self._stored_as(tensor_constant(wide), perm))
             else:
                 return None
         return self._emit_as(ir.Call(call.op, args, call.attrs, call.ty_args), perm)

@@ -38,11 +38,14 @@ class ExtractedGraph:
         The distinct kernels by the name that operators use.
     params
         Data of the weights.
+    constants
+        The Relax constants that hold them.
     """
 
     graph: OpGraph
     kernels: Mapping[str, tirx.PrimFunc]
     params: Mapping[TensorId, np.ndarray[Any, Any]]
+    constants: Mapping[TensorId, Any]
 
 
 def extract_graph(
@@ -102,7 +105,8 @@ class _Extractor:
             name, tuple(self.operators), tuple(self.tensors), tuple(inputs), tuple(outputs)
         )
         graph.validate()
-        return ExtractedGraph(graph, self.kernels, self.params)
+        constants = {tensor: expr for expr, tensor in self.constants.items()}
+        return ExtractedGraph(graph, self.kernels, self.params, constants)
 
     # -- values -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import tvm
 from tvm import ir, relax, s_tir, tirx
+from tvm.relax.expr import _update_type
 
 from relay_passes.straight_line import StraightLineRewriter
 
@@ -27,20 +28,28 @@ class HoistWorkspace:
 
     def transform_module(self, mod: Any, _ctx: Any) -> Any:
         """Rewrite the kernels, then their calls."""
-        extra: dict[str, list[Any]] = {}
-        updated = {}
+        extra: dict[str, tuple[Any, list[Any]]] = {}
+        functions: dict[Any, Any] = {}
         for gvar, func in mod.functions_items():
+            buffers: list[Any] = []
             if isinstance(func, tirx.PrimFunc):
-                hoisted, buffers = _hoist(func)
-                if buffers:
-                    updated[gvar] = hoisted
-                    extra[gvar.name_hint] = buffers
+                func, buffers = _hoist(func)
+            if buffers:
+                # The old variable carries the type of the old signature: take a new one.
+                name = str(gvar.name_hint)
+                gvar = ir.GlobalVar(name)
+                _update_type(gvar, _kernel_type(func))
+                extra[name] = (gvar, buffers)
+            functions[gvar] = func
         if not extra:
             return mod
-        new = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
-        for gvar, func in updated.items():
-            new.update_func(gvar, func)
-        return _CallRewriter(new, extra).run()
+        return _CallRewriter(tvm.IRModule(functions, attrs=mod.attrs), extra).run()
+
+
+def _kernel_type(func: tirx.PrimFunc) -> Any:
+    """Return the type under which Relax knows a kernel that writes into its arguments."""
+    params = [relax.TensorType(list(p.ty.shape), str(p.ty.dtype.dtype)) for p in func.params]
+    return relax.FuncType(params, relax.TupleType([]), False)
 
 
 def _hoist(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, list[Any]]:
@@ -73,21 +82,21 @@ def _hoist(func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, list[Any]]:
 
 
 class _CallRewriter(StraightLineRewriter):
-    def __init__(self, mod: Any, extra: dict[str, list[Any]]) -> None:
+    def __init__(self, mod: Any, extra: dict[str, tuple[Any, list[Any]]]) -> None:
         super().__init__(mod)
         self.extra = extra
 
     def rewrite_call(self, call: Any, name: str) -> Any:
         if name != "relax.call_tir" or not isinstance(call.args[0], ir.GlobalVar):
             return call
-        buffers = self.extra.get(call.args[0].name_hint)
-        if not buffers:
+        if str(call.args[0].name_hint) not in self.extra:
             return call
+        kernel, buffers = self.extra[str(call.args[0].name_hint)]
         own = call.ty_args[0]
         outputs = list(own.fields) if isinstance(own, relax.TupleType) else [own]
         scratch = [relax.TensorType(list(b.ty.shape), str(b.ty.dtype.dtype)) for b in buffers]
         whole = self.emit(
-            relax.call_tir(call.args[0], call.args[1], [*outputs, *scratch], *call.args[2:])
+            relax.call_tir(kernel, call.args[1], [*outputs, *scratch], *call.args[2:])
         )
         if isinstance(own, relax.TupleType):
             return relax.Tuple([relax.TupleGetItem(whole, i) for i in range(len(outputs))])

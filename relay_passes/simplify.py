@@ -22,7 +22,14 @@ import numpy as np
 import tvm
 from tvm import ir, relax
 
-from relay_passes.straight_line import StraightLineRewriter, constant_of, dtype_of, op_name, static_shape
+from relay_passes.straight_line import (
+    StraightLineRewriter,
+    constant_of,
+    dtype_of,
+    op_name,
+    static_shape,
+    tensor_constant,
+)
 
 __all__ = ["Simplify"]
 
@@ -119,7 +126,7 @@ class _Simplifier(StraightLineRewriter):
                 return self.emit(_with_weight(made, moved))
         if np.all(scale == 1.0):
             return data
-        return self.emit(relax.op.multiply(data, relax.const(scale.astype(dtype_of(data)))))
+        return self.emit(relax.op.multiply(data, tensor_constant(scale.astype(dtype_of(data)))))
 
     def _shifted(self, data: Any, shift: Array) -> Any:
         """Return ``data + shift``, merged with a constant that was already added."""
@@ -128,7 +135,7 @@ class _Simplifier(StraightLineRewriter):
             data, shift = made.args[0], before + shift
         if np.all(shift == 0.0):
             return data
-        return self.emit(relax.op.add(data, relax.const(shift.astype(dtype_of(data)))))
+        return self.emit(relax.op.add(data, tensor_constant(shift.astype(dtype_of(data)))))
 
     # -- n-ary sums -----------------------------------------------------------------------------
 
@@ -159,7 +166,7 @@ def _name(call: Any) -> str:
 
 
 def _with_weight(conv: Any, weight: Array) -> Any:
-    return ir.Call(conv.op, [conv.args[0], relax.const(weight)], conv.attrs, conv.ty_args)
+    return ir.Call(conv.op, [conv.args[0], tensor_constant(weight)], conv.attrs, conv.ty_args)
 
 
 def _is_float(array: Array) -> bool:
@@ -219,4 +226,4 @@ def _fold(call: Any, name: str) -> Any:
         result = first
     if result is None or result.shape != shape:
         return None
-    return relax.const(np.ascontiguousarray(result, dtype=dtype_of(call)))
+    return tensor_constant(result.astype(dtype_of(call)))

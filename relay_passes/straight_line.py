@@ -16,7 +16,14 @@ from tvm import ir, relax, tirx
 
 from hios.errors import UnsupportedModel
 
-__all__ = ["StraightLineRewriter", "constant_of", "dtype_of", "op_name", "static_shape"]
+__all__ = [
+    "StraightLineRewriter",
+    "constant_of",
+    "dtype_of",
+    "op_name",
+    "static_shape",
+    "tensor_constant",
+]
 
 
 def op_name(expr: Any) -> str:
@@ -31,6 +38,14 @@ def constant_of(expr: Any) -> np.ndarray[Any, Any] | None:
     if isinstance(expr, ir.GenericConst):
         return np.asarray(expr.value.numpy())
     return None
+
+
+def tensor_constant(array: np.ndarray[Any, Any]) -> Any:
+    """Return `array` as a tensor constant of its own dtype.
+
+    ``relax.const`` alone narrows 64-bit arrays to 32 bits.
+    """
+    return relax.const(np.asarray(array, order="C"), str(array.dtype))
 
 
 def dtype_of(expr: Any) -> str:

@@ -18,13 +18,13 @@ import math
 from typing import Any
 
 import numpy as np
-from tvm import relax, s_tir, te, tirx
+from tvm import s_tir, te, tirx
 from tvm.relax.transform.legalize_ops import nn as default_legalize
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block, schedule_pad
 from relay_passes.kernels.depthwise import emit_depthwise
 from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile
-from relay_passes.straight_line import constant_of, dtype_of, static_shape
+from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
 
 __all__ = ["legalize_conv2d", "schedule_conv2d", "te_conv2d"]
 
@@ -87,7 +87,7 @@ def _packed(bb: Any, weight: Any, groups: int, tile: RegisterTile) -> Any:
         wide = np.zeros((kh, kw, ic, groups, blocks * tile.channels), dtype=array.dtype)
         wide[..., :per_group] = grouped
         wide = wide.reshape(kh, kw, ic, groups * blocks, tile.channels)
-        return relax.const(np.ascontiguousarray(wide.transpose(3, 0, 1, 2, 4)))
+        return tensor_constant(wide.transpose(3, 0, 1, 2, 4))
 
     def te_pack(w: te.Tensor) -> te.Tensor:
         def at(b: Any, y: Any, x: Any, i: Any, lane: Any) -> Any:

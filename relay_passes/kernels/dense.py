@@ -12,13 +12,13 @@ import math
 from typing import Any
 
 import numpy as np
-from tvm import relax, s_tir, te, tirx
+from tvm import s_tir, te, tirx
 from tvm.tirx import IndexMap
 from tvm.relax.transform.legalize_ops import linear_algebra as default_legalize
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
 from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile
-from relay_passes.straight_line import constant_of, dtype_of, static_shape
+from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
 
 __all__ = ["legalize_matmul", "schedule_dense", "te_dense"]
 
@@ -52,7 +52,7 @@ def legalize_matmul(unit: VectorUnit) -> Any:
         wide = np.zeros((depth, blocks * tile.channels), dtype=array.dtype)
         wide[:, :columns] = array
         packed = wide.reshape(depth, blocks, tile.channels).transpose(1, 0, 2)
-        constant = relax.const(np.ascontiguousarray(packed))
+        constant = tensor_constant(packed)
         return bb.call_te(
             lambda x, w: te_dense(x, w, columns, tile), data, constant, primfunc_name_hint="dense"
         )

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from tvm import relax, s_tir, te, tirx
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block, schedule_pad
 from relay_passes.kernels.tiling import VectorUnit
-from relay_passes.straight_line import constant_of
+from relay_passes.straight_line import constant_of, tensor_constant
 
 __all__ = ["emit_depthwise", "schedule_depthwise", "te_depthwise"]
 
@@ -38,7 +37,7 @@ def emit_depthwise(
     rows = max(r for r in range(1, budget + 1) if out[2] % r == 0)
     array = constant_of(weight)
     flat = (
-        relax.const(np.ascontiguousarray(array[:, :, 0, :]))
+        tensor_constant(array[:, :, 0, :])
         if array is not None
         else bb.emit(relax.op.squeeze(weight, [2]))
     )
