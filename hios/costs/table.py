@@ -300,7 +300,11 @@ def shared_cores_us(wide_us: Sequence[float], narrow_us: Sequence[float], n_core
     """
     if n_cores == 1:
         return sum(wide_us)
-    share = max(1.0, n_cores / len(wide_us))
+    # A group without work leaves its share to the others.
+    n_busy = sum(wide > 0.0 for wide in wide_us) or 1
+    if n_busy == 1:
+        return max(wide_us)
+    share = max(1.0, n_cores / n_busy)
     # 0 on all the cores, 1 on one: where the share stands on Amdahl's 1/k axis.
     weight = (1.0 / share - 1.0 / n_cores) / (1.0 - 1.0 / n_cores)
     at_share = [
