@@ -45,6 +45,7 @@ from hios_tvm.models.values import Value
 
 if TYPE_CHECKING:
     from hios_tvm.models import zoo
+    from hios_tvm.models.study import dump_results, optimize
 
 __all__ = [
     "Activation",
@@ -63,12 +64,14 @@ __all__ = [
     "activation",
     "addition",
     "conv2d",
+    "dump_results",
     "element",
     "get_parts",
     "identity",
     "linear",
     "multiply",
     "new_name",
+    "optimize",
     "placeholder",
     "pool2d",
     "relu",
@@ -85,7 +88,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The zoo needs ONNX; whoever only writes a network does not wait for it.
+    # These need ONNX and the schedulers; whoever only writes a network does not wait for them.
     if name == "zoo":
         return importlib.import_module("hios_tvm.models.zoo")
+    if name in ("optimize", "dump_results"):
+        return getattr(importlib.import_module("hios_tvm.models.study"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
