@@ -10,6 +10,7 @@ cannot pass unnoticed. Views at an offset need kernels whose buffers declare an 
 """
 
 import ctypes
+import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ import numpy.typing as npt
 import tvm
 
 from graph_executor.dtypes import numpy_dtype
+from graph_executor.host import vector_features
 from hios.errors import ArtifactMismatch
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "load_library",
     "runtime_version",
     "set_threads",
+    "target_features",
 ]
 
 Array = npt.NDArray[Any]
@@ -144,6 +147,31 @@ def set_threads(cores: Sequence[int]) -> Callable[[], Any]:
     configure = tvm.get_global_func("runtime.config_threadpool")
     names = tvm.runtime.convert([str(core) for core in cores])
     return partial(configure, _SPECIFY_ONE_CORE_PER_THREAD, len(cores), names)
+
+
+def target_features(target: str) -> tuple[str, ...]:
+    """Return the vector extensions that kernels for an LLVM target may use, sorted.
+
+    Parameters
+    ----------
+    target
+        TVM's JSON of the target.
+
+    Returns
+    -------
+    tuple of str
+        In LLVM's spelling; empty for other targets, and without TVM's compiler.
+    """
+    try:
+        features = tvm.get_global_func("target.llvm_get_cpu_features", allow_missing=True)
+        described = json.loads(target)
+    except ValueError:
+        return ()
+    if features is None or described.get("kind") != "llvm":
+        return ()
+    return tuple(
+        sorted(vector_features([str(name) for name in features(tvm.target.Target(described))]))
+    )
 
 
 def _prefer_huge_pages(data: Array) -> None:

@@ -1,0 +1,218 @@
+"""Artifacts: whole or not at all, checked before use, equal after the way through a folder."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_kernels import build_kernels, cpu_machine, random_compiled, random_cpu_schedule
+
+import graph_executor.artifact as artifact_module
+from graph_executor.artifact import FORMAT_VERSION, load_artifact, save_artifact
+from graph_executor.executor import GraphExecutor, random_inputs
+from graph_executor.host import host_features, vector_features
+from hios.errors import ArtifactMismatch, MissingFile, StorageError
+
+CORES = sorted(os.sched_getaffinity(0))
+MACHINE = cpu_machine([(CORES[0],), (CORES[-1],)], 1)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    kernels = build_kernels()
+    seed = next(s for s in range(50) if random_compiled(s, kernels).params)
+    return random_compiled(seed, kernels)
+
+
+@pytest.fixture(scope="module")
+def schedule(compiled):
+    return random_cpu_schedule(3, compiled.graph, MACHINE)
+
+
+@pytest.fixture(scope="module")
+def original(compiled, schedule, tmp_path_factory):
+    return save_artifact(tmp_path_factory.mktemp("saved") / "m.hios", compiled, MACHINE, schedule)
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return Path(shutil.copytree(original, tmp_path / "m.hios"))
+
+
+def outputs(compiled, machine, schedule):
+    with GraphExecutor(compiled, machine, schedule) as executor:
+        return executor.run(random_inputs(executor.graph))
+
+
+def test_round_trip_gives_the_same_bits(compiled, schedule, folder):
+    loaded = load_artifact(folder)
+    assert loaded.compiled.graph == compiled.graph
+    assert loaded.machine == MACHINE
+    assert loaded.schedule == schedule
+    expected = outputs(compiled, MACHINE, schedule)
+    found = outputs(loaded.compiled, loaded.machine, loaded.schedule)
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_loaded_artifact_can_be_saved_again(folder, tmp_path):
+    loaded = load_artifact(folder)
+    again = save_artifact(tmp_path / "again.hios", loaded.compiled, loaded.machine, loaded.schedule)
+    assert (again / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
+
+
+def test_manifest_names_the_signature(compiled, folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    graph = compiled.graph
+    assert manifest["format_version"] == FORMAT_VERSION
+    assert [port["name"] for port in manifest["inputs"]] == [
+        graph.tensors[t].name for t in graph.inputs
+    ]
+    assert manifest["outputs"][0]["shape"] == [1024]
+    assert set(manifest["sha256"]) == {p.name for p in folder.iterdir()} - {"manifest.json"}
+
+
+@pytest.mark.parametrize("part", artifact_module._PARTS)
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied", "missing"])
+def test_damage_is_found_before_anything_is_used(folder, part, damage):
+    path = folder / part
+    data = bytearray(path.read_bytes())
+    if damage == "flipped":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif damage == "truncated":
+        path.write_bytes(data[:-1])
+    elif damage == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    with pytest.raises(ArtifactMismatch, match=part) as caught:
+        load_artifact(folder)
+    assert "compile again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 999}, "format version 999, this hios-tvm reads 1"),
+        ({"requires": ["avx1024"]}, "for a CPU with avx1024"),
+        ({"sha256": {}}, "lacks graph.json"),
+        ({"inputs": 3}, "not a valid Manifest file"),
+    ],
+)
+def test_foreign_manifests_say_what_to_do(folder, change, message):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ArtifactMismatch, match=message):
+        load_artifact(folder)
+
+
+def test_another_tvm_is_refused_before_its_kernels_are_loaded(folder):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tvm_version": "0.10.0"}))
+    loaded = load_artifact(folder)
+    with pytest.raises(ArtifactMismatch, match=r"compiled by TVM 0\.10\.0"):
+        GraphExecutor(loaded.compiled, loaded.machine, loaded.schedule)
+
+
+def test_what_is_no_artifact_is_named(tmp_path, folder):
+    with pytest.raises(MissingFile, match="no artifact"):
+        load_artifact(tmp_path / "nowhere.hios")
+    with pytest.raises(ArtifactMismatch, match="is no artifact"):
+        load_artifact(tmp_path)
+    plain = tmp_path / "plain.hios"
+    plain.write_text("hello")
+    with pytest.raises(ArtifactMismatch, match="is no artifact"):
+        load_artifact(plain)
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(ArtifactMismatch, match="format_version"):
+        load_artifact(folder)
+
+
+def test_an_older_artifact_is_replaced_and_nothing_else(compiled, schedule, folder, tmp_path):
+    before = (folder / "manifest.json").stat().st_ino
+    save_artifact(folder, compiled, MACHINE, schedule)
+    assert (folder / "manifest.json").stat().st_ino != before
+    assert load_artifact(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.hios"]
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "one.jpg").write_text("x")
+    with pytest.raises(StorageError, match="is no artifact"):
+        save_artifact(other, compiled, MACHINE, schedule)
+    assert (other / "one.jpg").exists()
+    with pytest.raises(StorageError, match="cannot write"):
+        save_artifact(tmp_path / "no" / "parent.hios", compiled, MACHINE, schedule)
+
+
+@pytest.mark.parametrize("limit", [512, 20_000])
+def test_a_write_that_fails_leaves_the_older_artifact(schedule, original, folder, tmp_path, limit):
+    before = (folder / "manifest.json").read_bytes()
+    # Its kernels are a file: LLVM would end the process where it cannot write.
+    loaded = load_artifact(original).compiled
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(StorageError):
+            save_artifact(folder, loaded, MACHINE, schedule)
+        with pytest.raises(StorageError):
+            save_artifact(tmp_path / "new.hios", loaded, MACHINE, schedule)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (folder / "manifest.json").read_bytes() == before
+    assert load_artifact(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.hios"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    where = tmp_path / "disk"
+    where.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(where)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
+
+
+def test_a_full_place_for_object_files_is_noticed_in_time(
+    compiled, schedule, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(artifact_module, "_LINKING_BYTES", 1 << 60)
+    with pytest.raises(StorageError, match="set TMPDIR"):
+        save_artifact(tmp_path / "m.hios", compiled, MACHINE, schedule)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_half_written(schedule, original, tiny_disk):
+    loaded = load_artifact(original)
+    with pytest.raises(StorageError) as caught:
+        save_artifact(tiny_disk / "m.hios", loaded.compiled, MACHINE, schedule)
+    assert "nothing was left half-written" in str(caught.value)
+    assert list(tiny_disk.iterdir()) == []
+
+
+def test_loading_needs_no_tvm(original):
+    code = (
+        "import sys; from graph_executor.artifact import load_artifact; "
+        f"load_artifact({str(original)!r}); assert 'tvm' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_features_are_spelled_as_llvm_spells_them():
+    names = ["fpu", "avx512_vnni", "avx2", "avx_vnni", "fma", "sse4_1"]
+    assert vector_features(names) == {"avx512vnni", "avx2", "avxvnni", "fma"}
+    assert host_features() is None or all("_" not in name for name in host_features())
