@@ -42,7 +42,40 @@ class Endings:
         # What a piece touches: itself and its neighbours; None marks a disconnected set.
         self._reach: dict[int, int | None] = {}
 
-    def pieces(self, state: int) -> list[int]:
+    def sinks(self, state: int) -> int:
+        """Return the members of a state that no other member needs, as a mask."""
+        found = 0
+        for v in positions(state):
+            if not self.succ[v] & state:
+                found |= 1 << v
+        return found
+
+    def sinks_without(self, left: int, sinks: int, ending: int) -> int:
+        """Return the sinks of a state without one of its endings.
+
+        Parameters
+        ----------
+        left
+            The state without the ending.
+        sinks
+            Those of the state.
+        ending
+            What was taken out.
+
+        Notes
+        -----
+        Looks only at what the ending reads, not at the whole state.
+        """
+        found = sinks & left
+        freed = 0
+        for v in positions(ending):
+            freed |= self.pred[v]
+        for u in positions(freed & left):
+            if not self.succ[u] & left:
+                found |= 1 << u
+        return found
+
+    def pieces(self, state: int, sinks: int) -> list[int]:
         """Return the connected endings of at most r operators, as masks.
 
         Notes
@@ -50,16 +83,9 @@ class Endings:
         O(m) steps for the m endings of at most r operators, connected or not.
         """
         succ, pred, r = self.succ, self.pred, self.r
-        sinks = []
-        rest = state
-        while rest:
-            v = rest.bit_length() - 1
-            rest ^= 1 << v
-            if not succ[v] & state:
-                sinks.append(v)
         found = []
         # (set so far, operators that may still join it: each below all of its members)
-        stack = [(0, tuple(sinks))]
+        stack = [(0, tuple(sorted(positions(sinks), reverse=True)))]
         while stack:
             grown, choices = stack.pop()
             for index, v in enumerate(choices):
@@ -80,9 +106,17 @@ class Endings:
         found.sort()
         return found
 
-    def of(self, state: int) -> list[int]:
-        """Return all endings of a state that keep to r and s, each once, as masks."""
-        pieces = self.pieces(state)
+    def of(self, state: int, sinks: int | None = None) -> list[int]:
+        """Return all endings of a state that keep to r and s, each once, as masks.
+
+        Parameters
+        ----------
+        state
+            Contains all predecessors of its members.
+        sinks
+            Those of the state, when they are known.
+        """
+        pieces = self.pieces(state, self.sinks(state) if sinks is None else sinks)
         # friends[i]: the later pieces that do not touch piece i, as a mask over pieces.
         friends = []
         for index, piece in enumerate(pieces):
@@ -173,20 +207,21 @@ def n_states(succs: Sequence[Sequence[int]], most: int) -> int:
 
     Notes
     -----
-    O(most · n) at worst.
+    O(most · d) steps for d operators that may run at once.
     """
-    succ = [sum(1 << w for w in after) for after in succs]
-    level = {(1 << len(succs)) - 1}
+    one = Endings(succs, 1, 1)
+    level = {one.full: one.sinks(one.full)}
     count = 0
     while level:
         count += len(level)
         if count > most:
             return most + 1
-        below: set[int] = set()
-        for state in level:
-            for v in positions(state):
-                if not succ[v] & state:
-                    below.add(state ^ (1 << v))
+        below: dict[int, int] = {}
+        for state, sinks in level.items():
+            for v in positions(sinks):
+                left = state ^ (1 << v)
+                if left not in below:
+                    below[left] = one.sinks_without(left, sinks, 1 << v)
             if count + len(below) > most:
                 return most + 1
         level = below
