@@ -242,6 +242,24 @@ class GraphExecutor:
         Timeline
             Measured. It ends when the outputs are on the first device.
         """
+        timelines = self.timelines(runs, warmup, inputs)
+        return sorted(timelines, key=lambda t: t.makespan_us)[(len(timelines) - 1) // 2]
+
+    def timelines(
+        self, runs: int = 9, warmup: int = 3, inputs: Mapping[str, Any] | None = None
+    ) -> tuple[Timeline, ...]:
+        """Measure when every operator and transfer runs, `runs` times in a row.
+
+        Parameters
+        ----------
+        runs, warmup, inputs
+            As in `profile`.
+
+        Raises
+        ------
+        InvalidOption
+            When `runs` is below 1 or `warmup` below 0.
+        """
         if runs < 1 or warmup < 0:
             raise InvalidOption(
                 f"profile with runs={runs}, warmup={warmup}; need runs ≥ 1, warmup ≥ 0"
@@ -255,9 +273,7 @@ class GraphExecutor:
                     trace = self._backend.trace()
                 if turn >= warmup:
                     traces.append(trace)
-        traces.sort(key=lambda trace: trace[0])
-        makespan_us, stamps = traces[(len(traces) - 1) // 2]
-        return self._timeline(makespan_us, stamps)
+        return tuple(self._timeline(*trace) for trace in traces)
 
     def close(self) -> None:
         """End all threads and give the memory back; may be called twice.
