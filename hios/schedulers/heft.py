@@ -88,7 +88,8 @@ def _place(problem: Problem, insertion: bool) -> tuple[list[int], list[float], l
         assert best is not None, "a machine has at least one device"
         end, d, begin, copying, index = best
         device[v], start[v], finish[v] = d, begin + copying, end
-        if end > begin:
+        # An operator without time parts its gap too: one that spans it would delay it.
+        if problem.op_of[v] is not None:
             pieces = [
                 (left, right)
                 for left, right in ((begins[d][index], begin), (end, ends[d][index]))

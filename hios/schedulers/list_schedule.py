@@ -31,9 +31,10 @@ class ListTimes:
 
 
 class CopyPlan:
-    """Which reader pays for which copy, where copies occupy their destination.
+    """When inputs are present, where copies occupy their destination.
 
-    Built once per (problem, order); `paid_us` answers for any choice of devices.
+    Built once per (problem, order); answers for any choice of devices. The copies that one
+    operator is the first to need run before it, by tensor id.
     """
 
     def __init__(self, problem: Problem, order: Sequence[int]) -> None:
@@ -43,39 +44,46 @@ class CopyPlan:
             for d in range(problem.n_devices)
         ]
         self.is_needed = any(self.occupies)
-        place = [0] * problem.n_nodes
-        for index, node in enumerate(order):
-            place[node] = index
+        # Inputs of each node, by tensor: (tensor, producer, readers before it in the list).
+        self._inputs: list[list[tuple[TensorId, int, list[int]]]] = [[] for _ in problem.nodes()]
+        if not self.is_needed:
+            return
+        producer: dict[TensorId, int] = {}
         readers: dict[TensorId, list[int]] = {}
-        if self.is_needed:
-            for (_, v), tensors in zip(problem.edges, problem.edge_tensors, strict=True):
-                for tensor in tensors:
-                    readers.setdefault(tensor, []).append(v)
-        # Readers of the same tensor that come before v in the list, by (tensor, v).
-        self.earlier: dict[tuple[TensorId, int], list[int]] = {}
-        for tensor, nodes in readers.items():
-            nodes.sort(key=place.__getitem__)
-            for index in range(1, len(nodes)):
-                self.earlier[tensor, nodes[index]] = nodes[:index]
+        for (u, v), tensors in zip(problem.edges, problem.edge_tensors, strict=True):
+            for tensor in tensors:
+                producer[tensor] = u
+                readers.setdefault(tensor, []).append(v)
+        place = {node: index for index, node in enumerate(order)}
+        for tensor in sorted(readers):
+            nodes = sorted(readers[tensor], key=place.__getitem__)
+            for index, v in enumerate(nodes):
+                self._inputs[v].append((tensor, producer[tensor], nodes[:index]))
 
-    def paid_us(self, edge: int, node: int, src: int, dst: int, device: Sequence[int]) -> float:
-        """Return the time of the copies of `edge` that `node` on `dst` is the first to need.
+    def ready_us(
+        self, v: int, d: int, free_us: float, device: Sequence[int], finish_us: Sequence[float]
+    ) -> float:
+        """Return when `v` may start on `d`, which is free (for copies first) at `free_us`.
 
         Parameters
         ----------
-        edge, node, src, dst
-            An edge into `node`, from a producer on `src`.
-        device
-            By node; negative for nodes that take no part.
+        v, d
+            Node and device; copies into `d` occupy it.
+        free_us
+            When `d` has done what stands before.
+        device, finish_us
+            By node; the device of nodes that take no part is negative.
         """
         problem = self.problem
-        pair = src * problem.n_devices + dst
-        total = 0.0
-        for tensor in problem.edge_tensors[edge]:
-            others = self.earlier.get((tensor, node))
-            if others is None or not any(device[other] == dst for other in others):
-                total += problem.tensor_us[tensor][pair]
-        return total
+        n_devices = problem.n_devices
+        now, local = free_us, 0.0
+        for tensor, u, earlier in self._inputs[v]:
+            src = device[u]
+            if src == d:
+                local = max(local, finish_us[u])
+            elif src >= 0 and not any(device[other] == d for other in earlier):
+                now = max(now, finish_us[u]) + problem.tensor_us[tensor][src * n_devices + d]
+        return max(now, local)
 
 
 def list_schedule(problem: Problem, order: Sequence[int], device: Sequence[int]) -> ListTimes:
@@ -108,15 +116,7 @@ def list_schedule(problem: Problem, order: Sequence[int], device: Sequence[int])
         d = device[v]
         now = free[d]
         if plan.occupies[d]:
-            local = 0.0
-            for u, edge in problem.preds[v]:
-                if device[u] == d:
-                    local = max(local, finish[u])
-                    continue
-                cost = plan.paid_us(edge, v, device[u], d, device)
-                if cost > 0.0:
-                    now = max(now, finish[u]) + cost
-            now = max(now, local)
+            now = plan.ready_us(v, d, now, device, finish)
         else:
             for u, edge in problem.preds[v]:
                 now = max(now, finish[u] + problem.edge_us[edge][device[u] * n_devices + d])

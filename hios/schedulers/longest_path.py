@@ -228,16 +228,14 @@ class _Trial:
         self.sequence = [v for v in order if problem.op_of[v] is None]
         self.places = [self.priority[v] for v in self.sequence]
         # Predecessors that are mapped, with the transfer times of the edge.
-        self.mapped_preds: list[list[tuple[int, int, tuple[float, ...]]]] = [
-            [] for _ in problem.nodes()
-        ]
+        self.mapped_preds: list[list[tuple[int, tuple[float, ...]]]] = [[] for _ in problem.nodes()]
         for v in self.sequence:
             self._announce(v)
 
     def _announce(self, v: int) -> None:
         problem = self.problem
         for s, edge in problem.succs[v]:
-            self.mapped_preds[s].append((v, edge, problem.edge_us[edge]))
+            self.mapped_preds[s].append((v, problem.edge_us[edge]))
 
     def place(self, path: tuple[int, ...]) -> None:
         """Put the whole of `path` on the device that gives the shortest list schedule."""
@@ -308,7 +306,7 @@ class _Trial:
         for v in suffix:
             d = device[v]
             now = free[d]
-            for u, _, cost in mapped_preds[v]:
+            for u, cost in mapped_preds[v]:
                 arrives = finish[u] + cost[device[u] * n_devices + d]
                 if arrives > now:
                     now = arrives
@@ -330,21 +328,17 @@ class _Trial:
     ) -> float:
         """As `_evaluate`, where copies occupy their destination."""
         device, mapped_preds, time = self.device, self.mapped_preds, self.problem.time
-        plan = self.copy_plan
+        n_devices, plan = self.problem.n_devices, self.copy_plan
         cut = limit * _ROUNDING
         for v in suffix:
             d = device[v]
-            now, local = free[d], 0.0
-            for u, edge, cost in mapped_preds[v]:
-                if device[u] == d:
-                    local = max(local, finish[u])
-                elif plan.occupies[d]:
-                    copying = plan.paid_us(edge, v, device[u], d, device)
-                    if copying > 0.0:
-                        now = max(now, finish[u]) + copying
-                else:
-                    local = max(local, finish[u] + cost[device[u] * self.problem.n_devices + d])
-            now = max(now, local) + time[v][d]
+            now = free[d]
+            if plan.occupies[d]:
+                now = plan.ready_us(v, d, now, device, finish)
+            else:
+                for u, cost in mapped_preds[v]:
+                    now = max(now, finish[u] + cost[device[u] * n_devices + d])
+            now += time[v][d]
             finish[v] = free[d] = now
             remaining[d] -= time[v][d]
             if now + remaining[d] > cut:
