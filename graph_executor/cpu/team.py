@@ -103,6 +103,8 @@ class Team:
             With the first failure.
         """
         state = self._state
+        if not state.start:  # a graph without operators: nobody would ever say that it is done
+            return
         state.programs = programs
         state.finished = itertools.count(1)
         for lock in state.start:
