@@ -111,7 +111,8 @@ def optimize(
     batch_size : int
         Images in one run.
     warmup, number, repeat : int
-        Checked only: the costs of operators are measured until they settle.
+        Operators are measured in ``number * repeat`` runs of the network after `warmup` others,
+        unless they were measured before on this machine.
     ngpu : int
         Number of devices.
     device : str
@@ -150,13 +151,17 @@ def optimize(
     study = _Study(device, opt_type, graph.name, batch_size, height, width)
 
     # Only who optimises waits for TVM.
-    from hios_tvm.costing import resolve_costs
+    from graph_executor.measure import MeasureOptions, measure_costs
     from hios_tvm.machines import resolve_machine
     from hios_tvm.model import Model
     from hios_tvm.sources import compile_model
 
     compiled = compile_model(graph.to_onnx(batch_size), target)
-    known = resolve_costs("profile", compiled, resolve_machine(devices, streams=_STREAMS))
+    known = measure_costs(
+        compiled,
+        resolve_machine(devices, streams=_STREAMS),
+        MeasureOptions(runs=number * repeat, warmup=warmup),
+    )
     if f"{scheduler}-inter" in list_schedulers():
         first = schedule(f"{scheduler}-inter", compiled.graph, known.machine, known.costs)
         write_bytes(study.inter, first.to_json())
