@@ -17,6 +17,7 @@ import numpy as np
 
 from graph_executor.backend import Array, Backend, KernelFailed, Program, Stamp
 from graph_executor.dtypes import numpy_dtype
+from graph_executor.embedded import read_embedded
 from graph_executor.null import NullBackend
 from graph_executor.plan import Copy, Launch, Plan, StreamQueue
 from graph_executor.planner import make_plan
@@ -75,11 +76,12 @@ class GraphExecutor:
     Parameters
     ----------
     compiled
-        Graph, kernels and weights.
+        Graph, kernels and weights; or an executable of TVM's virtual machine that carries them
+        with a schedule (see `graph_executor.embedded`).
     machine
-        The devices.
+        The devices; None for those that the executable names.
     schedule
-        What runs where, in which order.
+        What runs where, in which order; None for that of the executable.
     options
         See `ExecutorOptions`.
 
@@ -100,13 +102,23 @@ class GraphExecutor:
 
     def __init__(
         self,
-        compiled: CompiledGraph,
-        machine: Machine,
-        schedule: Schedule,
+        compiled: CompiledGraph | Any,
+        machine: Machine | None = None,
+        schedule: Schedule | None = None,
         options: ExecutorOptions | None = None,
     ) -> None:
         options = options or ExecutorOptions()
         options.validate()
+        if not isinstance(compiled, CompiledGraph):
+            embedded = read_embedded(compiled)
+            compiled = embedded.compiled
+            machine = machine or embedded.machine
+            schedule = schedule or embedded.schedule
+        if machine is None or schedule is None:
+            missing = "machine" if machine is None else "schedule"
+            raise InvalidOption(
+                f"no {missing} for graph {compiled.graph.name!r}; pass {missing}=..."
+            )
         machine.validate()
         validate_schedule(compiled.graph, machine, schedule)
         self._compiled = compiled

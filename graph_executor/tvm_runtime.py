@@ -23,7 +23,7 @@ import tvm
 
 from graph_executor.dtypes import numpy_dtype
 from graph_executor.host import vector_features
-from hios.errors import ArtifactMismatch
+from hios.errors import ArtifactMismatch, StorageError
 
 __all__ = [
     "Array",
@@ -31,8 +31,10 @@ __all__ = [
     "Memory",
     "bind_copy",
     "bind_launch",
+    "export_executable",
     "find_kernel",
     "load_library",
+    "open_executable",
     "runtime_version",
     "set_threads",
     "target_features",
@@ -104,6 +106,65 @@ def load_library(path: Path) -> Any:
         first = str(problem).strip().splitlines()[0] if str(problem).strip() else "no reason given"
         raise ArtifactMismatch(
             f"{str(path)!r} cannot be loaded as a kernel library ({first}); compile it again"
+        ) from problem
+
+
+def open_executable(executable: Any) -> tuple[Callable[[str], Any], Any]:
+    """Open an executable of TVM's virtual machine to read what it carries.
+
+    Parameters
+    ----------
+    executable
+        From ``tvm.compile``, or a loaded library that was exported from one.
+
+    Returns
+    -------
+    tuple
+        A function that gives the value of a function without parameters by name (strings as
+        `str`, tuples of tensors as lists of numpy arrays; None where there is none), and the
+        runtime module with the kernels.
+
+    Raises
+    ------
+    ArtifactMismatch
+        When it is no such executable.
+    """
+    from tvm import relax
+
+    try:
+        machine = relax.VirtualMachine(executable, tvm.cpu())
+    except (AttributeError, RuntimeError, TypeError, ValueError) as problem:
+        raise ArtifactMismatch(
+            f"a {type(executable).__name__} is no executable of TVM's virtual machine; pass a "
+            "CompiledGraph, or what tvm.compile(..., relax_pipeline=hios_tvm.pipeline(...)) gave"
+        ) from problem
+
+    def value(name: str) -> Any:
+        try:
+            found = machine[name]()
+        except (AttributeError, RuntimeError, ValueError):
+            return None
+        if isinstance(found, str):
+            return str(found)
+        return [tensor.numpy() for tensor in found]
+
+    return value, executable.mod if hasattr(executable, "mod") else executable
+
+
+def export_executable(executable: Any, path: Path) -> None:
+    """Write an executable as a shared library.
+
+    Raises
+    ------
+    StorageError
+        When it cannot be written.
+    """
+    try:
+        executable.export_library(str(path))
+    except (OSError, RuntimeError, ValueError) as problem:
+        last = (str(problem).strip().splitlines() or [type(problem).__name__])[-1]
+        raise StorageError(
+            f"cannot link kernels to {str(path)!r}: {last}; a C compiler (cc) and space are needed"
         ) from problem
 
 

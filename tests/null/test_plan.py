@@ -23,6 +23,7 @@ from hios.ir import (
     Tensor,
     TensorId,
 )
+from hios.testing import cases
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -58,6 +59,18 @@ def test_plan_of_any_schedule_passes_the_race_detector_and_computes_the_graph(se
     expected = reference(case.graph)
     for order in range(3):
         assert interpret(plan, case.graph, order) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=cases(max_operators=12))
+def test_plan_of_a_completed_schedule_keeps_its_links(case):
+    plan = make_plan(case.graph, case.machine, case.schedule)
+    plan.validate(case.graph)
+    assert interpret(plan, case.graph, 0) == reference(case.graph)
+    order = {(link.src, link.dst): link.tensors for link in case.schedule.links}
+    for link in plan.links:
+        copied = tuple(i.tensor for i in link.instructions if isinstance(i, Copy))
+        assert copied == order[link.src, link.dst]
 
 
 @settings(max_examples=100, deadline=None)

@@ -85,7 +85,10 @@ def cpu_machine(cores: list[tuple[int, ...]], streams: int) -> Machine:
     machine = machine_of("cpu", len(cores), streams)
     return replace(
         machine,
-        devices=tuple(replace(d, cores=c) for d, c in zip(machine.devices, cores, strict=True)),
+        devices=tuple(
+            replace(d, cores=c, peak_gflops=50.0 * len(c), bandwidth_gb_s=20.0)
+            for d, c in zip(machine.devices, cores, strict=True)
+        ),
     )
 
 
