@@ -1,0 +1,1 @@
+"""Measured and learned costs of concurrent operators, on top of the executor."""

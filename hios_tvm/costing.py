@@ -1,0 +1,89 @@
+"""From what a user says about costs to `Costs`, and to a machine with measured links."""
+
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+
+from hios.costs.analytic import AnalyticCosts
+from hios.costs.protocol import Costs
+from hios.costs.table import TableCosts
+from hios.errors import InvalidOption
+from hios.ir.kernels import CompiledGraph
+from hios.ir.machine import Machine
+from hios.ir.serial import read_bytes
+from hios_tvm.sources import Progress
+
+__all__ = ["KnownCosts", "resolve_costs"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCosts:
+    """Costs, and the machine whose links they used.
+
+    Attributes
+    ----------
+    machine
+        As given, with measured links where they were measured.
+    costs
+        Bound to the graph and this machine.
+    kind
+        ``profile``, ``analytic``, ``table`` or ``given``.
+    """
+
+    machine: Machine
+    costs: Costs
+    kind: str
+
+
+def resolve_costs(
+    costs: str | PathLike[str] | Costs,
+    compiled: CompiledGraph,
+    machine: Machine,
+    *,
+    cache: str | PathLike[str] | None = None,
+    is_cached: bool = True,
+    progress: Progress | None = None,
+) -> KnownCosts:
+    """Return the costs that a name, a file or an object stands for.
+
+    Parameters
+    ----------
+    costs
+        ``profile`` measures (on CPU devices of this host), ``analytic`` estimates, a path that
+        ends in ``.json`` is a table written by ``TableCosts.to_json``; an object is taken as
+        it is.
+    compiled, machine
+        What the costs are bound to.
+    cache
+        Folder of measured times; None: the user's cache folder.
+    is_cached
+        Use and fill that folder; without, everything is measured now.
+    progress
+        Called while measuring.
+
+    Raises
+    ------
+    InvalidOption
+        When the name is unknown.
+    MissingFile, InvalidCosts
+        When the file cannot be read or does not fit.
+    """
+    if not isinstance(costs, str | PathLike):
+        return KnownCosts(machine, costs, "given")
+    name = fspath(costs)
+    if name == "analytic":
+        return KnownCosts(machine, AnalyticCosts(compiled.graph, machine), name)
+    if name == "profile":
+        from graph_executor.measure import MeasureOptions, measure_costs
+
+        measured = measure_costs(
+            compiled,
+            machine,
+            MeasureOptions(is_cached=is_cached, cache_dir=None if cache is None else Path(cache)),
+            None if progress is None else lambda done, what: progress(f"measure {what}", done),
+        )
+        return KnownCosts(measured.machine, measured.costs, name)
+    if name.endswith(".json"):
+        table = TableCosts.from_json(read_bytes(name), compiled.graph, machine, what=name)
+        return KnownCosts(machine, table, "table")
+    raise InvalidOption(f"unknown costs {name!r}; use profile, analytic or a file ending in .json")

@@ -1,0 +1,101 @@
+"""Decide a schedule, and keep only what is not slower than running in TVM's order."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from graph_executor.select import Candidate, select_fastest
+from hios.costs.protocol import Costs
+from hios.ir.kernels import CompiledGraph
+from hios.ir.machine import Device, Machine
+from hios.ir.schedule import FIRST_DEVICE, Placement, Schedule
+from hios.schedulers import schedule as run_scheduler
+from hios.simulator import makespan
+from hios_tvm.model import Model
+from hios_tvm.sources import Progress
+
+__all__ = ["DEFAULT_SCHEDULER", "decide"]
+
+DEFAULT_SCHEDULER = "hios-lp"
+
+_RIVALS = ("heft", "hios-lp")
+"""Fast schedulers that are tried beside the one asked for, where they predict better."""
+
+
+def decide(
+    compiled: CompiledGraph,
+    machine: Machine,
+    costs: Costs,
+    *,
+    scheduler: str = DEFAULT_SCHEDULER,
+    options: Mapping[str, object] | None = None,
+    select: bool = True,
+    progress: Progress | None = None,
+) -> Model:
+    """Decide, and with `select` measure the decision against running in sequence.
+
+    Parameters
+    ----------
+    compiled, machine, costs
+        What to run, where, and how long it takes.
+    scheduler, options
+        The algorithm.
+    select
+        See `hios_tvm.build`; only CPU devices can be measured here, others keep the decision.
+    progress
+        Called with what is being done.
+
+    Returns
+    -------
+    Model
+        With `select`, the notes of its schedule hold the measured median of every candidate
+        as ``measured_NAME_us``.
+    """
+    if progress is not None:
+        progress(f"schedule with {scheduler}", 0.0)
+    graph = compiled.graph
+    decided = run_scheduler(scheduler, graph, machine, costs, **dict(options or {}))
+    if not select or not graph.operators or any(d.kind != "cpu" for d in machine.devices):
+        return Model(compiled, machine, decided, costs)
+    candidates = [Candidate(scheduler, machine, decided)]
+    if scheduler != "sequential":
+        predicted_us = makespan(graph, machine, costs, decided)
+        for rival in _RIVALS:
+            if rival != scheduler:
+                other = run_scheduler(rival, graph, machine, costs)
+                if makespan(graph, machine, costs, other) < predicted_us:
+                    candidates.append(Candidate(rival, machine, other))
+        in_order = run_scheduler("sequential", graph, machine, costs)
+        candidates.append(Candidate("sequential", machine, in_order))
+    candidates += _one_wide_device(compiled, machine)
+    selection = select_fastest(
+        compiled,
+        candidates,
+        progress=None
+        if progress is None
+        else lambda done, name: progress(f"try on the devices: {name}", done),
+    )
+    best = selection.best
+    measured = {
+        f"measured_{name}_us": round(samples.median_us, 3)
+        for name, samples in selection.samples.items()
+    }
+    kept = replace(best.schedule, notes={**best.schedule.notes, **measured})
+    return Model(compiled, best.machine, kept, costs if best.machine is machine else None)
+
+
+def _one_wide_device(compiled: CompiledGraph, machine: Machine) -> list[Candidate]:
+    """Return the sequential schedule on one device that owns all the cores, if that differs."""
+    cores = tuple(sorted({core for device in machine.devices for core in device.cores}))
+    if len(machine.devices) < 2 or len(cores) < 2:
+        return []
+    device = Device(
+        machine.devices[0].name,
+        kind="cpu",
+        compute_units=len(cores),
+        cores=cores,
+        source="all the cores of the devices given",
+    )
+    whole = Machine(f"{machine.name}, one device", (device,))
+    order = compiled.graph.topological_order()
+    schedule = Schedule("sequential", tuple(Placement(op, FIRST_DEVICE) for op in order))
+    return [Candidate("one-device", whole, schedule)]

@@ -1,0 +1,60 @@
+"""From whatever names a model to a compiled graph."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hios.ir.kernels import CompiledGraph
+
+__all__ = ["Progress", "compile_model", "resolve_model"]
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction done, in [0, 1]."""
+
+
+def resolve_model(model: Any, seed: int = 0) -> Any:
+    """Build the network of a reference (``zoo:NAME@SIZE``, ``light:NAME``); pass on all else.
+
+    Raises
+    ------
+    UnsupportedModel
+        When the reference names no known network.
+    """
+    if isinstance(model, str):
+        from hios_tvm.models.reference import is_model_reference, load_model_reference
+
+        if is_model_reference(model):
+            return load_model_reference(model, seed)
+    return model
+
+
+def compile_model(
+    model: Any,
+    target: Any = None,
+    *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CompiledGraph:
+    """Compile a model to an operator graph and its kernels.
+
+    Parameters
+    ----------
+    model, target, shapes, progress
+        As in `hios_tvm.build`; a `CompiledGraph` is returned as it is.
+    seed
+        Of the weights of a network that comes by reference.
+
+    Raises
+    ------
+    MissingFile, UnsupportedModel, InvalidOption
+        When the model or the target cannot be used.
+    """
+    if isinstance(model, CompiledGraph):
+        return model
+    from relay_passes import compile_graph
+
+    name = model.replace(":", "_") if isinstance(model, str) and ":" in model else None
+    resolved = resolve_model(model, seed)
+    if resolved is model:
+        name = None
+    return compile_graph(resolved, target or "llvm", shapes, progress, name)
