@@ -32,17 +32,16 @@ _NHWC = (0, 2, 3, 1)
 
 _ELEMENTWISE = frozenset(
     f"relax.{name}"
-    for name in (
-        "abs acos acosh asin asinh astype atan atanh bitwise_not ceil clip cos cosh erf exp floor "
-        "isfinite isinf isnan log logical_not negative round rsqrt sigmoid sign sin sinh sqrt "
-        "square tan tanh nn.relu nn.relu6 nn.leakyrelu nn.gelu nn.gelu_tanh nn.selu nn.silu "
-        "nn.softplus add subtract multiply divide power maximum minimum equal greater "
-        "greater_equal less less_equal not_equal logical_and logical_or where"
-    ).split()
+    for names in (
+        "abs acos acosh asin asinh astype atan atanh bitwise_not ceil clip cos cosh erf exp floor",
+        "isfinite isinf isnan log logical_not negative round rsqrt sigmoid sign sin sinh sqrt",
+        "square tan tanh add subtract multiply divide power maximum minimum equal greater",
+        "greater_equal less less_equal not_equal logical_and logical_or where",
+        "nn.relu nn.relu6 nn.leakyrelu nn.gelu nn.gelu_tanh nn.selu nn.silu nn.softplus",
+    )
+    for name in names.split(" ")
 )
-_POOLS = frozenset(
-    {"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d"}
-)
+_POOLS = frozenset({"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d"})
 _REDUCTIONS = frozenset({"relax.mean", "relax.sum", "relax.max", "relax.min"})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import tvm
 
-from hios.errors import InvalidOption, UnsupportedModel
+from hios.errors import HiosError, InvalidOption, UnsupportedModel
 from hios.ir import CompiledGraph
 from relay_passes.extract import extract_graph
 from relay_passes.frontends import import_model
@@ -62,18 +62,23 @@ def compile_graph(
             report(phase, 0.1 + 0.4 * index / len(phases))
             try:
                 mod = tvm.transform.Sequential(passes)(mod)
-            except RuntimeError as error:
-                lines = str(error).strip().splitlines() or [type(error).__name__]
+            except HiosError:
+                raise
+            except (RuntimeError, ValueError, TypeError) as error:
                 raise UnsupportedModel(
-                    f"model {imported.name!r} cannot be lowered ({phase}): {lines[-1].strip()}"
+                    f"model {imported.name!r} cannot be lowered ({phase}): {_last_line(error)}"
                 ) from error
     extracted = extract_graph(
         mod, name or imported.name, imported.input_names, imported.output_names
     )
     report("kernels", 0.5)
-    library = TvmKernelLibrary(
-        tvm.compile(tvm.IRModule(dict(extracted.kernels)), target=resolved), resolved
-    )
+    try:
+        executable = tvm.compile(tvm.IRModule(dict(extracted.kernels)), target=resolved)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UnsupportedModel(
+            f"kernels of model {imported.name!r} cannot be compiled: {_last_line(error)}"
+        ) from error
+    library = TvmKernelLibrary(executable, resolved)
     report("done", 1.0)
     attrs = {"source": imported.source, "outputs": "\n".join(imported.output_names)}
     return CompiledGraph(extracted.graph, library, extracted.params, attrs)
@@ -102,8 +107,12 @@ def resolve_target(target: Any) -> tvm.target.Target:
     try:
         return tvm.target.Target(target)
     except (RuntimeError, ValueError, TypeError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InvalidOption(
-            f"target {target!r} is not understood: {lines[-1].strip()}; "
+            f"target {target!r} is not understood: {_last_line(error)}; "
             "use llvm, cuda or a TVM target"
         ) from None
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -111,5 +111,3 @@ def _scalar(call: Any, position: int) -> float | None:
         return None
     array = constant_of(call.args[position])
     return float(array) if array is not None and array.size == 1 else None
-
-

@@ -85,16 +85,16 @@ def relax_pipeline(
         To be run inside a target, as `tvm.compile` does.
     """
 
-    @tvm.transform.module_pass(opt_level=0, name="HiosPipeline")
     def hios_pipeline(mod: Any, _ctx: Any) -> Any:
         target = tvm.target.Target.current(allow_none=True)
         if target is None:
             raise InvalidOption("the hios pipeline needs a target: tvm.compile(mod, target=...)")
         mod = lowering_pipeline(target)(mod)
-        mod = EmbedSchedule(decide, machine, name, on_graph)(mod)
+        embed: Any = EmbedSchedule(decide, machine, name, on_graph)
+        mod = embed(mod)
         return relax.get_pipeline("default_build")(mod)
 
-    return hios_pipeline
+    return tvm.transform.module_pass(hios_pipeline, opt_level=0, name="HiosPipeline")
 
 
 def register_pipeline(make: Callable[..., Any], name: str = "hios") -> None:
@@ -198,9 +198,7 @@ def read_embedded(executable: Any) -> tuple[str, str, Mapping[int, np.ndarray[An
             f"this version reads {EMBEDDING_FORMAT}; compile it again"
         )
     tensors = vm["hios_weights"]()
-    weights = {
-        int(index): tensors[i].numpy() for i, index in enumerate(manifest["weights"])
-    }
+    weights = {int(index): tensors[i].numpy() for i, index in enumerate(manifest["weights"])}
     module = executable.mod if hasattr(executable, "mod") else executable
     return str(vm["hios_graph"]()), str(vm["hios_schedule"]()), weights, module
 

@@ -15,15 +15,19 @@ from typing import Any
 
 import tvm
 from tvm.relax import transform
+from tvm.relax.backend import DispatchSortScan
 from tvm.s_tir import dlight
 
 from hios.errors import UnsupportedModel
 from relay_passes.channels_last import ChannelsLast
 from relay_passes.features import RecordFeatures
+from relay_passes.ffi_errors import register_errors
 from relay_passes.hoist_workspace import HoistWorkspace
 from relay_passes.kernels import ScheduleKernels, legalize_map
 from relay_passes.offset_factor import AllowOffsets
 from relay_passes.simplify import Simplify
+
+register_errors()
 
 __all__ = ["lowering_phases", "lowering_pipeline"]
 
@@ -69,6 +73,7 @@ def lowering_phases(target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
         (
             "fuse",
             [
+                DispatchSortScan(),
                 legalize,
                 transform.FoldConstant(),
                 transform.AnnotateTIROpPattern(),
@@ -87,5 +92,3 @@ def lowering_pipeline(target: tvm.target.Target) -> Any:
     """Return all phases as one pass."""
     passes = [p for _, phase in lowering_phases(target) for p in phase]
     return tvm.transform.Sequential(passes, name="hios_lowering")
-
-

@@ -113,7 +113,7 @@ class _Simplifier(StraightLineRewriter):
 
     def _scaled(self, data: Any, scale: Array) -> Any:
         """Return ``data * scale`` with the scale moved as far up as it can go."""
-        made = self.definition(data) if self.read_once(data) else None
+        made: Any = self.definition(data) if self.read_once(data) else None
         kind = _name(made)
         if kind == "relax.add" and (shift := constant_of(made.args[1])) is not None:
             return self._shifted(self._scaled(made.args[0], scale), shift * scale)
@@ -130,7 +130,7 @@ class _Simplifier(StraightLineRewriter):
 
     def _shifted(self, data: Any, shift: Array) -> Any:
         """Return ``data + shift``, merged with a constant that was already added."""
-        made = self.definition(data) if self.read_once(data) else None
+        made: Any = self.definition(data) if self.read_once(data) else None
         if _name(made) == "relax.add" and (before := constant_of(made.args[1])) is not None:
             data, shift = made.args[0], before + shift
         if np.all(shift == 0.0):
@@ -185,7 +185,7 @@ def _is_per_channel(data: Any, constant: Array) -> bool:
     wide = (1,) * (len(shape) - constant.ndim) + constant.shape
     if any(c not in (1, s) for c, s in zip(wide, shape, strict=True)):
         return False
-    return sum(c != 1 for c in wide) <= 1
+    return len([c for c in wide if c != 1]) <= 1
 
 
 def _along_channels(scale: Array, shape: tuple[int, ...] | None, axis: int) -> Array | None:
@@ -207,7 +207,7 @@ def _fold(call: Any, name: str) -> Any:
     if shape is None:
         return None
     first = arrays[0]
-    assert first is not None  # noqa: S101 - checked just above, for the type checker
+    assert first is not None
     result: Array | None = None
     if name in _FOLDED_BINARY and len(arrays) == 2 and arrays[1] is not None:
         result = _FOLDED_BINARY[name](first, arrays[1])

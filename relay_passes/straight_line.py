@@ -130,7 +130,7 @@ class StraightLineRewriter:
         for block in body.blocks:
             for binding in block.bindings:
                 self._bind(binding)
-        result = self.rewrite_output(self._resolve(body.body))
+        result = self.rewrite_output(_as_tensor(self._resolve(body.body)))
         out = self.bb.emit_output(self.bb.normalize(result))
         block = self.bb._end_block()
         seq = self.bb.normalize(relax.SeqExpr([block], out))
@@ -187,3 +187,12 @@ class StraightLineRewriter:
         if self.uses[binding.var] > 1:
             self._single.discard(new)
         self.value[binding.var] = new
+
+
+def _as_tensor(expr: Any) -> Any:
+    """Return a shape that the model hands out as the tensor that it stands for."""
+    if isinstance(expr, relax.Tuple):
+        return relax.Tuple([_as_tensor(f) for f in expr.fields])
+    if isinstance(expr, relax.ShapeExpr) and all(isinstance(v, tirx.IntImm) for v in expr.values):
+        return tensor_constant(np.asarray([int(v) for v in expr.values], dtype=np.int64))
+    return expr

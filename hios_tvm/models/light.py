@@ -123,10 +123,8 @@ def _draw(
     kind, position, gain = role
     noise = rng.standard_normal(shape, dtype=np.float32)
     if kind in ("Conv", "Gemm") and position == 1:
-        if kind == "Conv":
-            fan_in = math.prod(shape[1:])
-        else:
-            fan_in = shape[1] if gain else shape[0]
+        shared = shape[1:] if kind == "Conv" or gain else shape[:1]
+        fan_in = math.prod(shared)
         return np.asarray(noise * np.float32(math.sqrt(2.0 / fan_in)), dtype=np.float32)
     if kind == "BatchNormalization" and position == 4:  # variance: positive, about one
         return np.asarray(0.75 + 0.5 * rng.random(shape, dtype=np.float32), dtype=np.float32)

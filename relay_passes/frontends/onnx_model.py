@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import tvm
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from hios.errors import UnsupportedModel
 from relay_passes.frontends.load import ImportedModel
+from relay_passes.frontends.onnx_limits import refuse_mistranslated
+from relay_passes.frontends.onnx_rewrites import rewrite_for_import
 
 __all__ = ["import_onnx", "read_onnx"]
 
@@ -70,6 +72,8 @@ def import_onnx(
             f"shapes name {', '.join(map(repr, unknown))}, which is no input; "
             f"inputs are {', '.join(names) or 'none'}"
         )
+    refuse_mistranslated(model)
+    model = rewrite_for_import(model)
     shape_dict = {i.name: list(_shape_of(i, shapes)) for i in inputs}
     try:
         with warnings.catch_warnings():

@@ -87,12 +87,15 @@ def bind_shapes(mod: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
                         f"input {label!r} has dimension {axis} fixed to {int(dim)}, "
                         f"the given shape says {given[axis]}"
                     )
-            elif isinstance(dim, tirx.Var) and given is not None:
-                if binding.setdefault(dim, int(given[axis])) != int(given[axis]):
-                    raise UnsupportedModel(
-                        f"dimension {dim.name!r} is given both as {binding[dim]} and as "
-                        f"{given[axis]} (input {label!r})"
-                    )
+            elif (
+                isinstance(dim, tirx.Var)
+                and given is not None
+                and binding.setdefault(dim, int(given[axis])) != int(given[axis])
+            ):
+                raise UnsupportedModel(
+                    f"dimension {dim.name!r} is given both as {binding[dim]} and as "
+                    f"{given[axis]} (input {label!r})"
+                )
     for label, param in params.items():
         for axis, dim in enumerate(param.ty.shape.values):
             if not isinstance(dim, tirx.IntImm) and dim not in binding:

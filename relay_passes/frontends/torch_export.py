@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tvm
-
 from hios.errors import MissingDependency, UnsupportedModel
 from relay_passes.frontends.load import ImportedModel
 from relay_passes.frontends.relax_module import bind_shapes
@@ -41,9 +39,7 @@ def read_torch(path: Path) -> Any:
         raise UnsupportedModel(f"{path} is damaged or not a torch.export file: {reason}") from None
 
 
-def import_torch(
-    program: Any, shapes: Mapping[str, tuple[int, ...]], name: str
-) -> ImportedModel:
+def import_torch(program: Any, shapes: Mapping[str, tuple[int, ...]], name: str) -> ImportedModel:
     """Import a ``torch.export.ExportedProgram``; its weights become constants.
 
     Raises

@@ -164,7 +164,9 @@ def te_conv2d(
         else:
             row = y * stride[0] + ry * dilation[0]
             value = source[b, row, x * stride[1] + rx * dilation[1], channel]
-        return te.sum(value * weight[g * blocks + k if split else k, ry, rx, rc, lane], axis=[ry, rx, rc])
+        return te.sum(
+            value * weight[g * blocks + k if split else k, ry, rx, rc, lane], axis=[ry, rx, rc]
+        )
 
     image = (1, out_h * out_w) if flat else (out_h, wide_w)
     channels = (groups, blocks) if split else (1, total_blocks)
@@ -244,10 +246,12 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.set_scope(conv, 0, "local")
     if group is not None:
         sch.set_scope(group, 0, "local")
-        sch.reverse_compute_at(group, k)
+        sch.reverse_compute_at(group, k, preserve_unit_loops=True)
         _, last = sch.split(sch.get_loops(group)[-1], [None, lanes])
         sch.vectorize(last)
-    sch.reverse_compute_at(out, outer if group is not None else around[-1])
+    sch.reverse_compute_at(
+        out, outer if group is not None else around[-1], preserve_unit_loops=True
+    )
     _, last = sch.split(sch.get_loops(out)[-1], [None, lanes])
     sch.vectorize(last)
     sch.vectorize(lane)

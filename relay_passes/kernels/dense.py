@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from tvm import s_tir, te, tirx
-from tvm.tirx import IndexMap
 from tvm.relax.transform.legalize_ops import linear_algebra as default_legalize
+from tvm.tirx import IndexMap
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
 from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile
@@ -138,7 +138,7 @@ def schedule_dense(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     vector, lane = sch.split(lane, [None, lanes])
     sch.reorder(j, outer, rk, inner, vector, lane)
     sch.set_scope(main, 0, "local")
-    sch.reverse_compute_at(out, outer)
+    sch.reverse_compute_at(out, outer, preserve_unit_loops=True)
     _, last = sch.split(sch.get_loops(out)[-1], [None, lanes])
     sch.vectorize(last)
     sch.vectorize(lane)

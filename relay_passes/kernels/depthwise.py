@@ -105,7 +105,7 @@ def schedule_depthwise(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     xo, xi = sch.split(x, [None, rows])
     co, ci = sch.split(c, [None, lanes])
     sch.reorder(n, y, xo, co, ry, rx, xi, ci)
-    sch.reverse_compute_at(out, co)
+    sch.reverse_compute_at(out, co, preserve_unit_loops=True)
     sch.vectorize(sch.get_loops(out)[-1])
     sch.vectorize(ci)
     sch.unroll(xi)

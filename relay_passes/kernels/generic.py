@@ -50,6 +50,8 @@ def _schedule_block(sch: s_tir.Schedule, block: Any, lanes: int) -> None:
     if len(spatial) + len(reduced) != len(loops) or not spatial:
         return
     work = math.prod(int(sch.get(loop).extent) for loop in loops)
+    if work == 0:
+        return
     if not reduced:
         inner = spatial[-1]
         outer = spatial[:-1]

@@ -1,5 +1,8 @@
 """Every network of the zoo, compiled and run in order, against ONNX Runtime."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -9,6 +12,7 @@ from graph_executor.executor import GraphExecutor
 from hios.ir import DeviceId, Placement, Schedule
 from hios_tvm.machines import resolve_machine
 from hios_tvm.models import zoo
+from hios_tvm.models.listing import list_models
 from relay_passes import compile_graph
 
 # Same cells as nasnet_mobile and randwire_small, at twice the compilation time.
@@ -56,3 +60,16 @@ def test_a_batch_agrees_with_onnx_runtime() -> None:
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_full_size_agrees_with_onnx_runtime(name: str) -> None:
     check(zoo.build(name))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_the_table_in_the_docs_is_true(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "networks.md"
+    (line,) = re.findall(rf"^\| `{name}` \| \d+ \| \d+ \|.*$", page.read_text(), re.MULTILINE)
+    (row,) = list_models([name], compiled=True)
+    assert line == (
+        f"| `{name}` | {row.size} | {row.operators} | {row.width} | {row.critical_path} "
+        f"| {row.parameters / 1e6:.2f} M | {row.flops / 1e9:.2f} "
+        f"| {row.critical_flops / 1e9:.2f} | {row.parallelism:.2f} |"
+    )
