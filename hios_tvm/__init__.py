@@ -11,7 +11,7 @@ from hios import __version__
 from hios.errors import HiosError
 
 if TYPE_CHECKING:
-    from graph_executor import GraphExecutor
+    from graph_executor.executor import GraphExecutor
     from hios_tvm.api import build, load, pipeline, schedule
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "GraphExecutor": "graph_executor",
+    "GraphExecutor": "graph_executor.executor",
     "build": "hios_tvm.api",
     "load": "hios_tvm.api",
     "pipeline": "hios_tvm.api",

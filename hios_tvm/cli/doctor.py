@@ -23,10 +23,10 @@ def command(context: click.Context, output: OutputChoice) -> None:
     Example:
       hios doctor
     """
+    from graph_executor.measure_cache import default_cache_dir
     from hios_tvm.diagnosis import diagnose
-    from hios_tvm.folders import cache_folder
 
-    findings = diagnose(cache_folder())
+    findings = diagnose(default_cache_dir())
     is_well = all(finding.status != "broken" for finding in findings)
     if output.json:
         print_json({"ok": is_well, "findings": [asdict(finding) for finding in findings]})

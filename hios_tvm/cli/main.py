@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "simulate": "hios_tvm.cli.simulate",
     "inspect": "hios_tvm.cli.inspect",
     "trace": "hios_tvm.cli.trace",
+    "models": "hios_tvm.cli.models",
     "doctor": "hios_tvm.cli.doctor",
 }
 """Module of each verb, in the order of the help page."""

@@ -55,7 +55,7 @@ class ModelChoice:
 class SchedulerChoice:
     """How to decide: the algorithm, its window, its costs, or a schedule decided before."""
 
-    scheduler: str
+    scheduler: str | None
     window: int | None
     costs: str | None
     load_schedule: Path | None
@@ -136,10 +136,9 @@ scheduler_options = _packed(
     SchedulerChoice,
     click.option(
         "--scheduler",
-        default=DEFAULT_SCHEDULER,
-        show_default=True,
         metavar="NAME",
-        help="The algorithm that decides; `hios schedule --list` names them all.",
+        help="The algorithm that decides; `hios schedule --list` names them all.  "
+        f"[default: {DEFAULT_SCHEDULER}]",
     ),
     click.option(
         "--window",
@@ -149,7 +148,8 @@ scheduler_options = _packed(
     click.option(
         "--costs",
         metavar="KIND|FILE",
-        help="Where times come from: profile (measure), analytic (estimate), or a JSON file.",
+        help="Where times come from: profile (measure here), analytic (estimate), or a JSON "
+        "file.  [default: profile on this host, analytic for --machine]",
     ),
     click.option(
         "--load-schedule",

@@ -1,11 +1,13 @@
 """From what the command line says to a graph, a machine and costs, and on to a decision.
 
-A file that ends in ``.json`` is a graph file and needs neither TVM nor XGBoost.
+A file that ends in ``.json`` is a graph file: it has times and no kernels, and needs neither TVM
+nor XGBoost. A folder is an artifact, everything else is a model to compile.
 """
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hios.bounds import lower_bound
 from hios.costs.protocol import Costs
@@ -21,11 +23,23 @@ from hios.ir.serial import read_bytes, write_bytes
 from hios.ir.validation import validate_schedule
 from hios.schedulers import schedule as run_scheduler
 from hios.simulator import complete_links, simulate
-from hios_tvm.cli.options import MachineChoice, ModelChoice, OutputChoice, SchedulerChoice
+from hios_tvm.cli.options import (
+    DEFAULT_SCHEDULER,
+    MachineChoice,
+    ModelChoice,
+    OutputChoice,
+    SchedulerChoice,
+    parse_shapes,
+)
+from hios_tvm.cli.terminal import progress_bar
 from hios_tvm.machines import resolve_machine
 from hios_tvm.report.summary import ScheduleSummary
 
-__all__ = ["Problem", "chosen_machine", "decide", "load_schedule", "read_problem"]
+if TYPE_CHECKING:
+    from hios.ir.kernels import CompiledGraph
+    from hios_tvm.model import Model
+
+__all__ = ["Problem", "decide", "measured_costs", "open_model", "read_problem", "summarise"]
 
 _GRAPH_FILE_DEVICES = 2
 # Links grow with the square: beyond this a slip of the finger would fill the memory.
@@ -34,18 +48,28 @@ _MAX_DEVICES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a scheduler is asked."""
+    """What a scheduler is asked; `schedule` is the one that an artifact came with."""
 
     graph: OpGraph
     machine: Machine
     costs: Costs
+    schedule: Schedule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernels:
+    """A model that is compiled, the devices for it, and the schedule it came with."""
+
+    compiled: "CompiledGraph"
+    machine: Machine
+    schedule: Schedule | None
 
 
 def read_problem(
     source: str,
     machine: MachineChoice,
     model: ModelChoice,
-    costs: str | None,
+    deciding: SchedulerChoice,
     output: OutputChoice,
 ) -> Problem:
     """Read a graph file, compile a model or open an artifact, and get its costs.
@@ -56,19 +80,10 @@ def read_problem(
         When the source, the machine or the costs are wrong.
     """
     if source.endswith(".json"):
-        return _graph_file_problem(source, machine, costs)
-    raise InvalidOption(f"{source} {model} {output}")
-
-
-def chosen_machine(choice: MachineChoice) -> Machine:
-    """Return the machine that the options describe; by default this host's cores.
-
-    Raises
-    ------
-    HiosError
-        When there is no such machine.
-    """
-    return resolve_machine(_devices(choice), choice.machine, choice.streams)
+        return _graph_file_problem(source, machine, deciding.costs)
+    kernels = _load_kernels(source, machine, model, output)
+    place, costs = measured_costs(kernels.compiled, kernels.machine, deciding, output)
+    return Problem(kernels.compiled.graph, place, costs, kernels.schedule)
 
 
 def decide(problem: Problem, choice: SchedulerChoice) -> ScheduleSummary:
@@ -81,38 +96,135 @@ def decide(problem: Problem, choice: SchedulerChoice) -> ScheduleSummary:
         fit.
     """
     graph, machine, costs = problem.graph, problem.machine, problem.costs
+    seconds = 0.0
     if choice.load_schedule is not None:
-        schedule = load_schedule(choice.load_schedule, graph, machine)
-        seconds = 0.0
+        schedule = _load_schedule(choice.load_schedule, graph, machine)
+    elif problem.schedule is not None and choice.scheduler is None:
+        schedule = problem.schedule
     else:
         options = {} if choice.window is None else {"window": choice.window}
         started = time.perf_counter()
-        schedule = run_scheduler(choice.scheduler, graph, machine, costs, **options)
+        name = choice.scheduler or DEFAULT_SCHEDULER
+        schedule = run_scheduler(name, graph, machine, costs, **options)
         seconds = time.perf_counter() - started
     if not schedule.links:
         schedule = complete_links(graph, machine, costs, schedule)
-    timeline = simulate(graph, machine, costs, schedule)
     if choice.save_schedule is not None:
         write_bytes(choice.save_schedule, schedule.to_json())
+    return summarise(graph, machine, costs, schedule, seconds)
+
+
+def summarise(
+    graph: OpGraph, machine: Machine, costs: Costs, schedule: Schedule, seconds: float = 0.0
+) -> ScheduleSummary:
+    """Predict a schedule's timeline and put its figures together."""
     return ScheduleSummary(
         graph=graph,
         machine=machine,
         schedule=schedule,
-        timeline=timeline,
+        timeline=simulate(graph, machine, costs, schedule),
         sequential_us=sum(costs.operator_us(op.id, DeviceId(0)) for op in graph.operators),
         lower_bound_us=lower_bound(graph, machine, costs),
         seconds=seconds,
     )
 
 
-def load_schedule(path: Path, graph: OpGraph, machine: Machine) -> Schedule:
-    """Read a schedule and check it against a graph and a machine.
+def open_model(
+    source: str,
+    machine: MachineChoice,
+    model: ModelChoice,
+    deciding: SchedulerChoice,
+    output: OutputChoice,
+    *,
+    select: bool = True,
+) -> "Model":
+    """Open an artifact, or compile a model and decide, ready to run.
+
+    An artifact keeps its schedule unless a scheduler, costs or a schedule are given; nothing
+    is measured then, and its costs are unknown.
 
     Raises
     ------
-    MissingFile, InfeasibleSchedule
-        When it cannot be read or does not fit.
+    HiosError
+        When the source, the machine or an option is wrong.
     """
+    from hios_tvm.deciding import decide as decide_model
+    from hios_tvm.model import Model
+
+    if source.endswith(".json"):
+        raise InvalidOption(
+            f"{source!r} is a graph file and has no kernels to run; give a model or an artifact, "
+            "or use `hios simulate`"
+        )
+    kernels = _load_kernels(source, machine, model, output)
+    if deciding.load_schedule is not None:
+        schedule = _load_schedule(deciding.load_schedule, kernels.compiled.graph, kernels.machine)
+        opened = Model(kernels.compiled, kernels.machine, schedule)
+    elif kernels.schedule is not None and deciding.scheduler is None and deciding.costs is None:
+        opened = Model(kernels.compiled, kernels.machine, kernels.schedule)
+    else:
+        place, costs = measured_costs(kernels.compiled, kernels.machine, deciding, output)
+        with progress_bar("decide", output.quiet or output.json) as progress:
+            opened = decide_model(
+                kernels.compiled,
+                place,
+                costs,
+                scheduler=deciding.scheduler or DEFAULT_SCHEDULER,
+                options={} if deciding.window is None else {"window": deciding.window},
+                select=select,
+                progress=progress,
+            )
+    if deciding.save_schedule is not None:
+        write_bytes(deciding.save_schedule, opened.schedule.to_json())
+    return opened
+
+
+def measured_costs(
+    compiled: "CompiledGraph", machine: Machine, deciding: SchedulerChoice, output: OutputChoice
+) -> tuple[Machine, Costs]:
+    """Return the costs that ``--costs`` names, and the machine with the links they used.
+
+    By default they are measured where the devices are cores of this host, else estimated.
+
+    Raises
+    ------
+    HiosError
+        When they are unknown or cannot be measured.
+    """
+    from hios_tvm.costing import resolve_costs
+
+    is_here = all(device.kind == "cpu" for device in machine.devices)
+    kind = deciding.costs or ("profile" if is_here else "analytic")
+    with progress_bar("measure", output.quiet or output.json) as progress:
+        known = resolve_costs(kind, compiled, machine, progress=progress)
+    return known.machine, known.costs
+
+
+def _load_kernels(
+    source: str, machine: MachineChoice, model: ModelChoice, output: OutputChoice
+) -> _Kernels:
+    chosen = (machine.devices, machine.machine, machine.streams)
+    if source.rstrip("/").endswith(".hios") or Path(source).is_dir():
+        from graph_executor.artifact import load_artifact
+
+        artifact = load_artifact(source)
+        place = artifact.machine
+        if chosen != (None, None, None):
+            place = resolve_machine(_devices(machine), machine.machine, machine.streams)
+            validate_schedule(artifact.compiled.graph, place, artifact.schedule)
+        return _Kernels(artifact.compiled, place, artifact.schedule)
+    from hios_tvm.sources import compile_model
+
+    place = resolve_machine(_devices(machine), machine.machine, machine.streams)
+    shapes = parse_shapes(model.shapes)
+    with progress_bar("compile", output.quiet or output.json) as progress:
+        compiled = compile_model(
+            source, model.target, shapes=shapes, seed=model.seed, progress=progress
+        )
+    return _Kernels(compiled, place, None)
+
+
+def _load_schedule(path: Path, graph: OpGraph, machine: Machine) -> Schedule:
     schedule = Schedule.from_json(read_bytes(path), what=str(path))
     validate_schedule(graph, machine, schedule)
     return schedule

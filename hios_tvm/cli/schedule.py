@@ -50,7 +50,7 @@ def command(
         raise click.UsageError("Missing argument 'FILE'", click.get_current_context())
     from hios_tvm.cli.problem import decide, read_problem
 
-    problem = read_problem(source, machine, model, deciding.costs, output)
+    problem = read_problem(source, machine, model, deciding, output)
     summary = decide(problem, deciding)
     if output.json:
         print_json(summary.to_dict())

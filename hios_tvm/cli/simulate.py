@@ -51,7 +51,7 @@ def command(
     """
     from hios_tvm.cli.problem import decide, read_problem
 
-    problem = read_problem(source, machine, model, deciding.costs, output)
+    problem = read_problem(source, machine, model, deciding, output)
     summary = decide(problem, deciding)
     graph, described, timeline = summary.graph, summary.machine, summary.timeline
     if png is not None:

@@ -16,10 +16,10 @@ _PIPE_WIDTH = 120
 
 
 class Progress(Protocol):
-    """A callback of long work: `done` of `total` parts of the phase called `label`."""
+    """A callback of long work: what it does now, and the fraction of it that is done."""
 
-    def __call__(self, label: str, done: int, total: int) -> None:
-        """Tell where the work stands."""
+    def __call__(self, phase: str, fraction: float, /) -> None:
+        """Tell where the work stands, with `fraction` in [0, 1]."""
         ...
 
 
@@ -45,14 +45,16 @@ def console() -> "Console":
 
 
 @contextmanager
-def progress_bar(is_quiet: bool) -> Iterator[Progress]:
-    """Give a callback that draws one bar per phase with the time left.
+def progress_bar(title: str, is_quiet: bool) -> Iterator[Progress]:
+    """Give a callback that draws a bar with what is done now and the time left.
 
     Nothing is drawn, and rich is not imported, unless standard error is a terminal. The
     callback may be called from any thread.
 
     Parameters
     ----------
+    title
+        What the whole is: ``compile``, ``measure``.
     is_quiet
         Draw nothing at all.
 
@@ -65,37 +67,28 @@ def progress_bar(is_quiet: bool) -> Iterator[Progress]:
         yield _ignore
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import (
-        Progress as RichProgress,
-    )
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.fields[title]}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("[dim]{task.description}", markup=True),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=1.0, title=title)
         lock = threading.Lock()
-        phases: dict[str, Any] = {}
 
-        def report(label: str, done: int, total: int) -> None:
+        def report(phase: str, fraction: float, /) -> None:
             with lock:
-                if label not in phases:
-                    phases[label] = bars.add_task(label, total=total)
-                bars.update(phases[label], completed=done, total=total)
+                bars.update(task, completed=fraction, description=phase.replace("[", r"\["))
 
         yield report
 
 
-def _ignore(label: str, done: int, total: int) -> None:
-    del label, done, total
+def _ignore(phase: str, fraction: float, /) -> None:
+    del phase, fraction

@@ -292,7 +292,8 @@ class _Panel:
                 row = self.layout.streams[event.dst, event.stream]
                 inset = row.height * 0.3
                 bars.append(Rectangle((start, row.top + inset), end - start, 0.4 * row.height))
-            source = places.get(self._producer(event.subject))
+            producer = self.graph.producer(TensorId(event.subject))
+            source = None if producer is None else places.get(producer)
             origin = self.layout.streams[
                 event.device, 0 if source is None else (source.stream or 0)
             ]
@@ -342,9 +343,6 @@ class _Panel:
                     key = (self.graph.root(tensor), event.device)
                     streams.setdefault(key, event.stream or 0)
         return streams
-
-    def _producer(self, tensor: int) -> int | None:
-        return self.graph.producer(TensorId(tensor))
 
 
 def _lay_out(machine: Machine, timelines: Sequence[Timeline]) -> _Layout:

@@ -24,7 +24,7 @@ _COLOURS = {
     "layout": "#b6a999",
     "data": "#b6a999",
     "copy": "#b6a999",
-    "operator": "#3b6fb6",
+    "opaque": "#3b6fb6",
 }
 
 

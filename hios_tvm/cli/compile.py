@@ -1,0 +1,84 @@
+"""`hios compile`: from a model to an artifact that runs."""
+
+from pathlib import Path
+
+import click
+
+from hios_tvm.cli.options import (
+    MachineChoice,
+    ModelChoice,
+    OutputChoice,
+    SchedulerChoice,
+    machine_options,
+    model_options,
+    output_options,
+    scheduler_options,
+)
+from hios_tvm.cli.terminal import console, print_json
+
+__all__ = ["command"]
+
+
+@click.command("compile")
+@click.argument("source", metavar="MODEL")
+@click.option(
+    "-o", "--output", "path", type=click.Path(path_type=Path), help="The artifact, NAME.hios."
+)
+@click.option(
+    "--select/--no-select",
+    default=True,
+    show_default=True,
+    help="Run the candidates and keep the fastest, never slower than one after another.",
+)
+@machine_options
+@scheduler_options
+@model_options
+@output_options
+def command(
+    source: str,
+    path: Path | None,
+    select: bool,
+    machine: MachineChoice,
+    deciding: SchedulerChoice,
+    model: ModelChoice,
+    output: OutputChoice,
+) -> None:
+    """Compile MODEL, measure its operators, decide where and when each runs, and save it.
+
+    MODEL is an .onnx or .pt2 file, zoo:NAME@SIZE or light:NAME; an artifact is decided anew.
+    Without -o the artifact gets the name of the model and stands in this folder.
+
+    \b
+    Examples:
+      hios compile model.onnx --devices cpu:0,cpu:1 -o model.hios
+      hios compile model.onnx --shapes data:1x3x224x224 --streams 2
+      hios compile light:inception_v1 --scheduler heft --no-select
+    """
+    from hios_tvm.cli.problem import open_model, summarise
+
+    target = path or Path(_artifact_name(source))
+    with open_model(source, machine, model, deciding, output, select=select) as opened:
+        opened.save(target)
+        graph, notes = opened.graph, dict(opened.schedule.notes)
+        if opened.costs is None:
+            summary = None
+        else:
+            summary = summarise(graph, opened.machine, opened.costs, opened.schedule)
+    if output.json:
+        told = {"artifact": str(target), "graph": graph.name, "operators": len(graph.operators)}
+        print_json(told if summary is None else told | summary.to_dict())
+        return
+    terminal = console()
+    if summary is not None:
+        from hios_tvm.report.summary import devices_table, schedule_table
+
+        terminal.print(schedule_table(summary))
+        terminal.print(devices_table(graph, summary.machine, summary.timeline))
+    elif notes:
+        terminal.print(notes, markup=False)
+    terminal.print(f"wrote {target}", markup=False)
+
+
+def _artifact_name(source: str) -> str:
+    """Return the artifact's name for a model: ``a/b.onnx`` and ``zoo:b@299`` give ``b.hios``."""
+    return Path(source.rpartition(":")[2].partition("@")[0]).stem + ".hios"

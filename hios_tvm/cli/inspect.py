@@ -1,0 +1,189 @@
+"""`hios inspect`: what a graph, a model or an artifact is made of."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hios_tvm.cli.options import ModelChoice, OutputChoice, model_options, output_options
+from hios_tvm.cli.terminal import console, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from hios.ir.graph import OpGraph
+    from hios.ir.schedule import Placement
+
+__all__ = ["command"]
+
+
+@click.command("inspect")
+@click.argument("source", metavar="FILE")
+@click.option("--operators", is_flag=True, help="List every operator.")
+@model_options
+@output_options
+def command(source: str, operators: bool, model: ModelChoice, output: OutputChoice) -> None:
+    """Show what FILE is made of: inputs, outputs, operators by kind, work, parallelism.
+
+    FILE is a graph file (.json), a model (.onnx, .pt2, zoo:NAME, light:NAME) or an artifact
+    (.hios), of which the target, the machine and the schedule are told as well.
+
+    \b
+    Examples:
+      hios inspect model.hios --operators
+      hios inspect model.onnx --json
+    """
+    graph, origin, placements = _open(source, model, output)
+    facts = {**origin, **_facts(graph)}
+    if output.json:
+        rows = [_operator(graph, op, placements) for op in range(len(graph.operators))]
+        print_json(facts | ({"operators_list": rows} if operators else {}))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from hios_tvm.report.summary import format_bytes, rows_table
+
+    terminal = console()
+    table = Table(show_header=False, title=Text(graph.name), title_justify="left")
+    for key, value in facts.items():
+        if not isinstance(value, list):
+            shown = format_bytes(value) if key.endswith("_bytes") else f"{value}"
+            table.add_row(Text(key.replace("_bytes", "").replace("_", " ")), Text(shown))
+    terminal.print(table)
+    ports = [
+        (f"{kind}  {port['name']}", "×".join(map(str, port["shape"])) or "scalar", port["dtype"])
+        for kind in ("input", "output")
+        for port in facts[f"{kind}s"]
+    ]
+    if ports:
+        terminal.print(rows_table(("", "shape", "dtype"), ports))
+    kinds = [
+        (
+            row["kind"] or "operator",
+            str(row["operators"]),
+            f"{row['flops'] / 1e6:.2f} MFLOP" if row["flops"] else "–",
+            format_bytes(row["bytes"]) if row["bytes"] else "–",
+        )
+        for row in facts["kinds"]
+    ]
+    terminal.print(rows_table(("kind", "operators", "work", "read and written"), kinds))
+    if operators:
+        terminal.print(_operators_table(graph, placements))
+
+
+def _open(
+    source: str, model: ModelChoice, output: OutputChoice
+) -> "tuple[OpGraph, dict[str, Any], dict[int, Placement]]":
+    """Return the graph, where it comes from, and its placements (of an artifact)."""
+    from pathlib import Path
+
+    if source.endswith(".json"):
+        from hios.graph_file import read_graph_file
+
+        file = read_graph_file(source)
+        return file.graph, {"source": "graph file", "time_us": sum(file.times_us)}, {}
+    if source.rstrip("/").endswith(".hios") or Path(source).is_dir():
+        from graph_executor.artifact import load_artifact
+
+        artifact = load_artifact(source)
+        manifest, schedule = artifact.manifest, artifact.schedule
+        origin = {
+            "source": f"artifact, format {manifest.format_version}",
+            "made_by": f"hios-tvm {manifest.hios_version}, TVM {manifest.tvm_version}",
+            "target": manifest.target,
+            "machine": ", ".join(
+                f"{device.name} ({device.streams} streams)" for device in artifact.machine.devices
+            ),
+            "scheduler": schedule.scheduler,
+            **{key: schedule.notes[key] for key in sorted(schedule.notes)},
+        }
+        placements = {int(op): placement for op, placement in schedule.placement_of().items()}
+        return artifact.compiled.graph, origin, placements
+    from hios_tvm.cli.options import parse_shapes
+    from hios_tvm.sources import compile_model
+
+    shapes = parse_shapes(model.shapes)
+    with progress_bar("compile", output.quiet or output.json) as progress:
+        compiled = compile_model(
+            source, model.target, shapes=shapes, seed=model.seed, progress=progress
+        )
+    return compiled.graph, {"source": source, "target": compiled.library.target}, {}
+
+
+def _facts(graph: "OpGraph") -> dict[str, Any]:
+    from hios.structure import longest_path, width
+
+    dependencies = graph.to_networkx()
+    inner = [op.flops for op in graph.operators]
+    steps, _ = longest_path(dependencies)
+    critical, _ = longest_path(dependencies, lambda op: inner[op])
+    kinds: dict[str, dict[str, Any]] = {}
+    for op in graph.operators:
+        row = kinds.setdefault(op.kind, {"kind": op.kind, "operators": 0, "flops": 0.0, "bytes": 0})
+        row["operators"] += 1
+        row["flops"] += op.flops
+        row["bytes"] += op.bytes_read + op.bytes_written
+    weights = [tensor for tensor in graph.tensors if _is_weight(graph, tensor.id)]
+    facts: dict[str, Any] = {
+        "graph": graph.name,
+        "operators": len(graph.operators),
+        "kernels": len({op.kernel for op in graph.operators if op.kernel}),
+        "edges": dependencies.number_of_edges(),
+        "width": width(dependencies),
+        "longest_path": int(steps),
+        "weights": len(weights),
+        "weights_bytes": sum(tensor.bytes for tensor in weights),
+        "flops": sum(inner),
+        "parallelism": sum(inner) / critical if critical else len(inner) / max(1.0, steps),
+        "kinds": sorted(kinds.values(), key=lambda row: (-row["flops"], -row["operators"])),
+    }
+    for label, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        facts[label] = [
+            {"name": one.name, "shape": list(one.shape), "dtype": one.dtype}
+            for one in (graph.tensors[tensor] for tensor in tensors)
+        ]
+    return facts
+
+
+def _is_weight(graph: "OpGraph", tensor: Any) -> bool:
+    return graph.tensors[tensor].alias_of is None and graph.is_weight(tensor)
+
+
+def _operator(graph: "OpGraph", op: int, placements: "dict[int, Placement]") -> dict[str, Any]:
+    operator = graph.operators[op]
+    placed = placements.get(op)
+    row: dict[str, Any] = {
+        "op": op,
+        "name": operator.name,
+        "kind": operator.kind,
+        "kernel": operator.kernel,
+        "flops": operator.flops,
+        "bytes_read": operator.bytes_read,
+        "bytes_written": operator.bytes_written,
+        "shapes": [list(graph.tensors[tensor].shape) for tensor in operator.outputs],
+    }
+    if placed is not None:
+        row |= {"device": placed.device, "stream": placed.stream, "stage": placed.stage}
+    return row
+
+
+def _operators_table(graph: "OpGraph", placements: "dict[int, Placement]") -> Any:
+    from hios_tvm.report.summary import format_bytes, rows_table
+
+    headers = ["operator", "kind", "output", "work", "read and written"]
+    if placements:
+        headers += ["device", "stream", "stage"]
+    rows = []
+    for operator in graph.operators:
+        shapes = (graph.tensors[tensor].shape for tensor in operator.outputs)
+        cells = [
+            f"{operator.id}  {operator.name}",
+            operator.kind,
+            ", ".join("×".join(map(str, shape)) or "scalar" for shape in shapes),
+            f"{operator.flops / 1e6:.2f} MFLOP" if operator.flops else "–",
+            format_bytes(operator.bytes_read + operator.bytes_written),
+        ]
+        if placements:
+            placed = placements[operator.id]
+            stage = "–" if placed.stage is None else str(placed.stage)
+            cells += [str(placed.device), str(placed.stream), stage]
+        rows.append(cells)
+    return rows_table(headers, rows)
