@@ -8,12 +8,16 @@ producer of its root. Ids are positions: ``graph.operators[op.id] is op``.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from hios.errors import CyclicGraph, InvalidGraph
 from hios.ir.ids import OpId, TensorId
+from hios.ir.order import topological_prefix
 from hios.ir.serial import decode_json, encode_json
+
+if TYPE_CHECKING:
+    # Imported where it is used: it takes longer to load than a small graph to schedule.
+    import networkx as nx
 
 __all__ = ["Alternative", "OpGraph", "Operator", "Tensor"]
 
@@ -171,6 +175,8 @@ class OpGraph:
 
     def to_networkx(self) -> "nx.DiGraph[OpId]":
         """Return the dependencies as a networkx graph over operator ids."""
+        import networkx as nx
+
         graph: nx.DiGraph[OpId] = nx.DiGraph()
         graph.add_nodes_from(op.id for op in self.operators)
         graph.add_edges_from(self.edges())
@@ -184,15 +190,15 @@ class OpGraph:
         CyclicGraph
             When there is none.
         """
-        graph = self.to_networkx()
-        try:
-            return tuple(nx.lexicographical_topological_sort(graph))
-        except nx.NetworkXUnfeasible:
-            circle = [edge[0] for edge in nx.find_cycle(graph)]
-            names = " -> ".join(self.operators[op].name for op in [*circle, circle[0]])
-            raise CyclicGraph(
-                f"graph {self.name!r} has a cycle: {names}; remove one of these edges"
-            ) from None
+        edges = self.edges()
+        order = topological_prefix(len(self.operators), edges)
+        if len(order) == len(self.operators):
+            return tuple(order)
+        import networkx as nx
+
+        circle = [edge[0] for edge in nx.find_cycle(self.to_networkx())]
+        names = " -> ".join(self.operators[op].name for op in [*circle, circle[0]])
+        raise CyclicGraph(f"graph {self.name!r} has a cycle: {names}; remove one of these edges")
 
     def validate(self) -> None:
         """Check ids, references, producers, consumers, views, and the absence of cycles.

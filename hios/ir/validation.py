@@ -8,8 +8,6 @@ meaning stated in `hios.ir.schedule`.
 from collections import deque
 from itertools import pairwise
 
-import networkx as nx
-
 from hios.errors import CyclicGraph, InfeasibleSchedule
 from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId, OpId, TensorId
@@ -283,6 +281,8 @@ def _raise_on_circle(follows: dict[_Node, list[_Node]], graph: OpGraph) -> None:
                 ready.append(later)
     if n_left == 0:
         return
+    import networkx as nx  # only here, since it takes longer to load than most checks
+
     stuck: nx.DiGraph[_Node] = nx.DiGraph()
     stuck.add_edges_from((u, v) for u, after in follows.items() if waits[u] for v in after)
     circle = [edge[0] for edge in nx.find_cycle(stuck)]
