@@ -4,8 +4,9 @@
 operators' latest start times in the schedule of step 1. Of the operator that heads what is left
 on its device and those in the window behind it, each choice of n pairwise independent ones
 (n from min(window, streams) down to 2, the head always among them) is tried as one stage at the
-head's place. A stage that would make stages wait in a circle over any devices is rejected; of
-the others, the best that makes the whole no slower is kept.
+head's place. A stage that takes as long as its operators one after another is not tried, and one
+that would make stages wait in a circle over any devices is rejected; of the others, the best that
+makes the whole no slower is kept.
 
 The evaluation re-times only what a stage changes (`hios.schedulers.stage_graph`). Contended
 links keep the order of step 1 meanwhile; in the end the simulator, with links decided anew,
@@ -185,13 +186,18 @@ class _Slide:
         times = self.problem.costs.stage_us_many(
             [[(op,) for op in candidates[i]] for i in possible], device
         )
-        self.n_tried += len(possible)
+        gains = [
+            (i, time)
+            for i, time in zip(possible, times, strict=True)
+            if time < sum([stages.duration_us(node) for node in nodes[i]])
+        ]
+        self.n_tried += len(gains)
         found: tuple[float, int, float] | None = None
-        for i, time in zip(possible, times, strict=True):
+        for i, time in gains:
             undo = stages.merge(nodes[i], time, best)
             if undo is None:
                 continue
-            if len(possible) == 1:
+            if len(gains) == 1:
                 stages.correct_tails(undo)
                 self.n_merged += 1
                 return candidates[i]

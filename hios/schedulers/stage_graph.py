@@ -131,6 +131,10 @@ class StageGraph:
         """Return the node of the stage that `op` is in."""
         return self._alias[self._node_of[op]]
 
+    def duration_us(self, node: int) -> float:
+        """Return the time of a stage."""
+        return self._duration[node]
+
     def latest_start_us(self, node: int) -> float:
         """Return the latest start that does not delay the end of everything."""
         return self.makespan_us - self.tail[node] - self._duration[node]
