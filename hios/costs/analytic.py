@@ -17,7 +17,7 @@ from hios.costs.table import least_shared_us, utilization_stage_us
 from hios.errors import InvalidCosts
 from hios.ir.graph import Operator, OpGraph
 from hios.ir.ids import DeviceId, OpId, TensorId
-from hios.ir.machine import Device, Machine
+from hios.ir.machine import Device, Link, Machine
 
 __all__ = ["CPU_LAUNCH_US", "CUDA_LAUNCH_US", "AnalyticCosts"]
 
@@ -61,6 +61,7 @@ class AnalyticCosts:
     peak_fraction: float = 1.0
     _times_us: tuple[tuple[float, ...], ...] = field(init=False, repr=False, compare=False)
     _fill: tuple[tuple[float, ...], ...] = field(init=False, repr=False, compare=False)
+    _links: dict[tuple[int, int], Link] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compute all times once."""
@@ -84,6 +85,8 @@ class AnalyticCosts:
             fill.append(tuple(filled for _, filled in launches))
         object.__setattr__(self, "_times_us", tuple(times))
         object.__setattr__(self, "_fill", tuple(fill))
+        links = {(int(link.src), int(link.dst)): link for link in self.machine.links}
+        object.__setattr__(self, "_links", links)
 
     def operator_us(self, op: OpId, device: DeviceId) -> float:
         """Return the roofline time of `op` plus the launch overhead."""
@@ -121,7 +124,10 @@ class AnalyticCosts:
         """
         if src == dst:
             return 0.0
-        return self.machine.link(src, dst).transfer_us(self.graph.tensors[tensor].bytes)
+        # Looked up here since schedulers ask once per tensor and pair; the machine names what
+        # is missing.
+        link = self._links.get((src, dst)) or self.machine.link(src, dst)
+        return link.transfer_us(self.graph.tensors[tensor].bytes)
 
     def _launch(self, op: Operator, device: Device) -> tuple[float, float]:
         """Return (share of the peak within reach, share of the device filled)."""
