@@ -1,6 +1,7 @@
 """`hios compile`: from a model to an artifact that runs."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,24 +60,33 @@ def command(
     target = path or Path(_artifact_name(source))
     with open_model(source, machine, model, deciding, output, select=select) as opened:
         opened.save(target)
-        graph, notes = opened.graph, dict(opened.schedule.notes)
-        if opened.costs is None:
-            summary = None
-        else:
-            summary = summarise(graph, opened.machine, opened.costs, opened.schedule)
+    schedule, place = opened.schedule, opened.machine
+    summary = None
+    if opened.costs is not None:
+        summary = summarise(opened.graph, place, opened.costs, schedule)
     if output.json:
-        told = {"artifact": str(target), "graph": graph.name, "operators": len(graph.operators)}
-        print_json(told if summary is None else told | summary.to_dict())
+        told: dict[str, Any] = {
+            "graph": opened.graph.name,
+            "operators": len(opened.graph.operators),
+            "scheduler": schedule.scheduler,
+            "machine": place.name,
+            "device_names": [device.name for device in place.devices],
+            "notes": dict(schedule.notes),
+        }
+        if summary is not None:
+            told |= summary.to_dict()
+        print_json({"artifact": str(target)} | told)
         return
+    from hios_tvm.report.summary import candidates_table, devices_table, schedule_table
+
     terminal = console()
     if summary is not None:
-        from hios_tvm.report.summary import devices_table, schedule_table
-
         terminal.print(schedule_table(summary))
-        terminal.print(devices_table(graph, summary.machine, summary.timeline))
-    elif notes:
-        terminal.print(notes, markup=False)
-    terminal.print(f"wrote {target}", markup=False)
+        terminal.print(devices_table(opened.graph, place, summary.timeline))
+    if (table := candidates_table(schedule)) is not None:
+        terminal.print(table)
+    used = ", ".join(device.name for device in place.devices)
+    terminal.print(f"wrote {target}: {schedule.scheduler} on {used}", markup=False)
 
 
 def _artifact_name(source: str) -> str:

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+_LABELS = {
+    "time_us": "sum of the times [µs]",
+    "width": "width (most at once)",
+    "longest_path": "longest path [operators]",
+    "weights_bytes": "size of the weights",
+    "flops": "work",
+    "parallelism": "work over critical path",
+}
+
+
 @click.command("inspect")
 @click.argument("source", metavar="FILE")
 @click.option("--operators", is_flag=True, help="List every operator.")
@@ -39,14 +49,21 @@ def command(source: str, operators: bool, model: ModelChoice, output: OutputChoi
     from rich.table import Table
     from rich.text import Text
 
-    from hios_tvm.report.summary import format_bytes, rows_table
+    from hios_tvm.report.summary import format_bytes, format_flops, rows_table
 
     terminal = console()
     table = Table(show_header=False, title=Text(graph.name), title_justify="left")
     for key, value in facts.items():
-        if not isinstance(value, list):
-            shown = format_bytes(value) if key.endswith("_bytes") else f"{value}"
-            table.add_row(Text(key.replace("_bytes", "").replace("_", " ")), Text(shown))
+        if isinstance(value, list):
+            continue
+        shown = str(value)
+        if key.endswith("_bytes"):
+            shown = format_bytes(value)
+        elif key == "flops":
+            shown = format_flops(value)
+        elif isinstance(value, float):
+            shown = f"{value:.2f}"
+        table.add_row(Text(_LABELS.get(key, key.replace("_", " "))), Text(shown))
     terminal.print(table)
     ports = [
         (f"{kind}  {port['name']}", "×".join(map(str, port["shape"])) or "scalar", port["dtype"])
@@ -59,7 +76,7 @@ def command(source: str, operators: bool, model: ModelChoice, output: OutputChoi
         (
             row["kind"] or "operator",
             str(row["operators"]),
-            f"{row['flops'] / 1e6:.2f} MFLOP" if row["flops"] else "–",
+            format_flops(row["flops"]),
             format_bytes(row["bytes"]) if row["bytes"] else "–",
         )
         for row in facts["kinds"]
@@ -166,7 +183,7 @@ def _operator(graph: "OpGraph", op: int, placements: "dict[int, Placement]") -> 
 
 
 def _operators_table(graph: "OpGraph", placements: "dict[int, Placement]") -> Any:
-    from hios_tvm.report.summary import format_bytes, rows_table
+    from hios_tvm.report.summary import format_bytes, format_flops, rows_table
 
     headers = ["operator", "kind", "output", "work", "read and written"]
     if placements:
@@ -178,7 +195,7 @@ def _operators_table(graph: "OpGraph", placements: "dict[int, Placement]") -> An
             f"{operator.id}  {operator.name}",
             operator.kind,
             ", ".join("×".join(map(str, shape)) or "scalar" for shape in shapes),
-            f"{operator.flops / 1e6:.2f} MFLOP" if operator.flops else "–",
+            format_flops(operator.flops),
             format_bytes(operator.bytes_read + operator.bytes_written),
         ]
         if placements:

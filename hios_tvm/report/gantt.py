@@ -89,7 +89,8 @@ def draw_gantt(
     title
         First words of the headline; the graph's name when empty.
     sequential_us
-        Time of all operators one after another on one device, for the speed-up.
+        Time of all operators one after another on one device, of the same origin as the
+        first timeline, whose speed-up it gives.
     lower_bound_us
         No schedule is faster; drawn as a dotted line.
 
@@ -248,16 +249,20 @@ class _Panel:
             bars[kind].append(Rectangle((start, row.top + inset), width, row.height - 2 * inset))
             self._label(event, row, width, kind)
         for kind, rectangles in sorted(bars.items()):
-            # A thin outline in the background's colour keeps neighbours apart; on bars of a
-            # pixel it would hide them.
+            self._add_bars(rectangles, colour_of(kind))
+
+    def _add_bars(self, bars: Sequence[Rectangle], colour: str) -> None:
+        """Add bars of one colour.
+
+        A thin outline in the background's colour keeps neighbours apart. It would hide bars
+        of about a pixel: those get one of their own colour, and stay visible however short.
+        """
+        for is_wide, edge, width in ((True, "white", 0.35), (False, colour, 0.25)):
+            chosen = [
+                bar for bar in bars if (bar.get_width() * self.points_per_unit > 1.2) == is_wide
+            ]
             self.axes.add_collection(
-                PatchCollection(
-                    rectangles,
-                    facecolor=colour_of(kind),
-                    edgecolor="white",
-                    linewidth=0.35,
-                    zorder=2,
-                )
+                PatchCollection(chosen, facecolor=colour, edgecolor=edge, linewidth=width, zorder=2)
             )
 
     def _label(self, event: TimelineEvent, row: _Row, width: float, kind: str) -> None:
@@ -304,9 +309,7 @@ class _Panel:
             begin = (start, origin.top + origin.height * (0.88 if is_down else 0.12))
             tip = (end, target.top + target.height * (0.12 if is_down else 0.88))
             lines.append((begin, tip))
-        self.axes.add_collection(
-            PatchCollection(bars, facecolor=COPY_COLOUR, edgecolor="white", linewidth=0.3, zorder=2)
-        )
+        self._add_bars(bars, COPY_COLOUR)
         is_crowded = len(lines) > _MAX_ARROWHEADS
         self.axes.add_collection(
             LineCollection(
@@ -398,9 +401,11 @@ def _write_head(
     width, height = size_in
     last = timelines[-1]
     facts = [f"makespan {_time(last.makespan_us)} {last.origin}"]
-    if sequential_us is not None and last.makespan_us > 0:
-        speedup = sequential_us / last.makespan_us
-        facts.append(f"{speedup:.2f}× over one after another ({_time(sequential_us)})")
+    first = timelines[0]
+    if sequential_us is not None and first.makespan_us > 0:
+        speedup = f"{sequential_us / first.makespan_us:.2f}×"
+        label = "" if first is last else f"{first.origin} "
+        facts.append(f"{label}{speedup} over one after another ({_time(sequential_us)})")
     copies = sum(event.kind == "transfer" for event in last.events)
     facts.append(f"{len(graph.operators)} operators, {copies} copies")
     facts.append(f"machine {machine.name}: {_devices(machine)}")

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ScheduleSummary",
+    "candidates_table",
     "devices_table",
     "format_bytes",
+    "format_flops",
     "format_us",
     "kinds_table",
     "rows_table",
@@ -149,13 +151,37 @@ def schedule_table(summary: ScheduleSummary) -> "Table":
         ("one after another", f"{format_us(summary.sequential_us)} on the first device"),
         ("lower bound", f"{format_us(summary.lower_bound_us)}, makespan {summary.gap:.1%} above"),
         ("copies", f"{summary.copies}, {format_bytes(summary.copied_bytes)}"),
-        ("decided in", f"{summary.seconds:.3f} s"),
     ]
+    if summary.seconds > 0:
+        rows.append(("decided in", f"{summary.seconds:.3f} s"))
     for key, value in rows:
         table.add_row(Text(key), Text(value))
     for key, note in summary.schedule.notes.items():
-        table.add_row(Text(key.replace("_", " ")), Text(str(note)))
+        if _candidate(key) is None:
+            is_time = key.endswith("_us") and not isinstance(note, str)
+            shown = format_us(float(note)) if is_time else str(note)
+            table.add_row(Text(key.removesuffix("_us").replace("_", " ")), Text(shown))
     return table
+
+
+def candidates_table(schedule: Schedule) -> "Table | None":
+    """Return what was measured before a schedule was chosen; None where nothing was.
+
+    The times are the notes ``measured_NAME_us`` of the schedule, medians of interleaved runs.
+    """
+    measured = {
+        name: float(value)
+        for key, value in schedule.notes.items()
+        if (name := _candidate(key)) is not None
+    }
+    if not measured:
+        return None
+    fastest = min(measured.values())
+    rows = [
+        (name, format_us(time), f"{time / fastest:.2f}×")
+        for name, time in sorted(measured.items(), key=lambda item: item[1])
+    ]
+    return rows_table(("candidate", "measured median", "of the fastest"), rows)
 
 
 def devices_table(graph: OpGraph, machine: Machine, timeline: Timeline) -> "Table":
@@ -247,6 +273,19 @@ def format_us(time_us: float) -> str:
     return f"{time_us / 1e3:.2f} ms" if time_us < 1e6 else f"{time_us / 1e6:.2f} s"
 
 
+def format_flops(flops: float) -> str:
+    """Write a number of arithmetic operations with a unit.
+
+    Examples
+    --------
+    >>> format_flops(706624160), format_flops(1500), format_flops(0)
+    ('706.62 MFLOP', '0.00 MFLOP', '–')
+    """
+    if flops <= 0:
+        return "–"
+    return f"{flops / 1e9:.2f} GFLOP" if flops >= 1e9 else f"{flops / 1e6:.2f} MFLOP"
+
+
 def format_bytes(size_bytes: float) -> str:
     """Write a size with a decimal unit.
 
@@ -261,6 +300,13 @@ def format_bytes(size_bytes: float) -> str:
         if size_bytes < 1e3 * size:
             return f"{size_bytes / size:.1f} {unit}"
     return f"{size_bytes / 1e9:.2f} GB"
+
+
+def _candidate(note: str) -> str | None:
+    """Return NAME of the note ``measured_NAME_us``."""
+    if note.startswith("measured_") and note.endswith("_us"):
+        return note.removeprefix("measured_").removesuffix("_us")
+    return None
 
 
 def _span(event: TimelineEvent | None) -> dict[str, float]:
