@@ -4,6 +4,7 @@
 function; importing this package registers those that belong to it.
 """
 
+from hios.schedulers.auto import auto
 from hios.schedulers.autograph import autograph
 from hios.schedulers.graphi import graphi
 from hios.schedulers.heft import heft
@@ -28,6 +29,7 @@ from hios.schedulers.wavefront import wavefront
 
 __all__ = [
     "Scheduler",
+    "auto",
     "autograph",
     "get_scheduler",
     "graphi",

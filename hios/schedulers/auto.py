@@ -1,0 +1,213 @@
+"""The default scheduler: a portfolio, improved by local search under the costs.
+
+1. The cheap schedulers run (`hios.schedulers.search.portfolio`); the simulator times them all.
+2. The best one-stream order is annealed (`hios.schedulers.search.annealing`): operators, chains
+   and critical-path operators move between devices and in the order.
+3. Where devices have several streams, the result goes through HIOS's sliding window, and the
+   stages of the best candidates are improved (`hios.schedulers.search.stage_search`).
+4. The simulator chooses among everything found, so the result is never worse than a scheduler
+   that took part.
+
+The search stops as soon as the lower bound is met. Effort is counted in evaluations, so the same
+seed gives the same schedule; a limit in seconds only truncates, and the notes say so.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from hios.bounds import problem_bounds
+from hios.costs.protocol import Costs
+from hios.errors import InfeasibleSchedule, InvalidOption
+from hios.ir.graph import OpGraph
+from hios.ir.machine import Machine
+from hios.ir.schedule import Schedule
+from hios.problem import Problem
+from hios.schedulers.registry import register
+from hios.schedulers.search.portfolio import Candidate, judge, rivals_for, run_rivals
+from hios.schedulers.sliding_window import slide_window
+
+__all__ = ["DEFAULT_EVALUATIONS", "EVALUATIONS_PER_SECOND", "auto"]
+
+DEFAULT_EVALUATIONS = 400_000
+"""Moves tried by default: well under a second for 200 operators."""
+
+EVALUATIONS_PER_SECOND = 400_000
+"""Moves granted for each second of a budget, whatever the machine really manages."""
+
+_STAGE_SHARE = 80
+"""A move of the stage search counts as this many moves of the compiled search."""
+
+# The bound is met when it is met up to rounding.
+_ROUNDING = 1.0 + 1e-9
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the notes tell of the search."""
+
+    evaluations: int = 0
+    is_truncated: bool = False
+
+
+@register("auto")
+def auto(
+    graph: OpGraph,
+    machine: Machine,
+    costs: Costs,
+    *,
+    evaluations: int | None = None,
+    budget: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Schedule:
+    """Improve the best of the cheap schedulers by local search; never worse than any of them.
+
+    Parameters
+    ----------
+    graph, machine, costs
+        What to run, where, and how long it takes.
+    evaluations
+        Moves that the search may try; 0 leaves the portfolio. By default
+        `DEFAULT_EVALUATIONS`, or `EVALUATIONS_PER_SECOND` for each second of `budget`.
+    budget
+        Seconds after which the search is cut short. The rivals run in any case.
+    seed
+        Of the random numbers.
+    progress
+        Called with what is being done and the fraction done.
+
+    Returns
+    -------
+    Schedule
+        With links decided. Notes: ``makespan_us``, ``lower_bound_us``, ``gap`` (the part of the
+        bound by which it is exceeded), ``evaluations``, ``truncated`` (0 or 1), ``seed``,
+        ``winner`` (what found the schedule), and ``rival_NAME_us`` for each scheduler that ran.
+
+    Raises
+    ------
+    InvalidOption
+        When an option is out of range.
+    InfeasibleSchedule
+        When not even one scheduler found a schedule that fits on the machine.
+
+    Notes
+    -----
+    O(V + E) an evaluation at worst, usually a small part of that.
+    """
+    _check_options(evaluations, budget, seed)
+    began = time.monotonic()
+    report: Progress = progress if progress is not None else _silent
+    problem = Problem(graph, machine, costs)
+    bounds = problem_bounds(problem)
+    rivals = run_rivals(problem, rivals_for(problem), lambda name, part: report(name, 0.3 * part))
+    if not rivals:
+        raise InfeasibleSchedule(
+            f"no scheduler found a schedule of graph {graph.name!r} that fits on machine "
+            f"{machine.name!r}; use devices with more memory or a smaller batch"
+        )
+    best = min(rivals, key=lambda candidate: candidate.makespan_us)
+    tally = _Tally()
+    if evaluations is None:
+        granted = DEFAULT_EVALUATIONS if budget is None else EVALUATIONS_PER_SECOND * budget
+        evaluations = math.ceil(granted)
+    target = bounds.lower_bound_us * _ROUNDING
+    if evaluations and best.makespan_us > target:
+        deadline = None if budget is None else began + budget
+        found = _improve(problem, rivals, target, evaluations, deadline, seed, report, tally)
+        # Ties go to the simpler schedule.
+        best = min((best, *found), key=lambda candidate: candidate.makespan_us)
+    report("done", 1.0)
+    bound = bounds.lower_bound_us
+    notes: dict[str, str | int | float] = {
+        "makespan_us": best.makespan_us,
+        "lower_bound_us": bound,
+        "gap": best.makespan_us / bound - 1.0 if bound > 0.0 else 0.0,
+        "evaluations": tally.evaluations,
+        "truncated": int(tally.is_truncated),
+        "seed": seed,
+        "winner": best.name,
+    }
+    notes.update((f"rival_{rival.name}_us", rival.makespan_us) for rival in rivals)
+    return replace(best.schedule, scheduler="auto", notes=notes)
+
+
+def _check_options(evaluations: object, budget: object, seed: object) -> None:
+    if evaluations is not None and (
+        not isinstance(evaluations, int) or isinstance(evaluations, bool) or evaluations < 0
+    ):
+        raise InvalidOption(f"auto: evaluations is {evaluations!r}; need an integer ≥ 0")
+    if budget is not None and (
+        not isinstance(budget, int | float) or isinstance(budget, bool) or not 0 < budget < math.inf
+    ):
+        raise InvalidOption(f"auto: budget is {budget!r}; need a number of seconds above 0")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise InvalidOption(f"auto: seed is {seed!r}; need an integer")
+
+
+def _silent(what: str, part: float) -> None:
+    """Report to nobody."""
+
+
+def _improve(
+    problem: Problem,
+    rivals: list[Candidate],
+    target_us: float,
+    evaluations: int,
+    deadline_s: float | None,
+    seed: int,
+    report: Progress,
+    tally: _Tally,
+) -> list[Candidate]:
+    """Return the candidates that the search finds."""
+    # Only here: numba takes longer to import than many graphs take to schedule.
+    from hios.schedulers.search.annealing import Effort, anneal_order, links_by_reader
+    from hios.schedulers.search.annealing import order_of_schedule
+    from hios.schedulers.search.stage_search import has_one_stage_each, search_stages
+
+    plain = [rival for rival in rivals if not rival.schedule.alternatives]
+    found: list[Candidate] = []
+    has_streams = any(device.streams > 1 for device in problem.machine.devices)
+
+    def keep(name: str, schedule: Schedule) -> Candidate | None:
+        links = links_by_reader(problem, *order_of_schedule(problem, schedule))
+        candidate = judge(problem, name, schedule, links)
+        if candidate is not None:
+            found.append(candidate)
+        return candidate
+
+    if plain and problem.n_devices > 1:
+        effort = Effort(
+            evaluations if not has_streams else evaluations // 2,
+            deadline_s,
+            seed,
+            lambda part: report("anneal", 0.3 + (0.3 if has_streams else 0.7) * part),
+        )
+        annealed = anneal_order(problem, [rival.schedule for rival in plain], target_us, effort)
+        tally.evaluations += annealed.evaluations
+        tally.is_truncated |= annealed.is_truncated
+        ordered = annealed.schedule(problem, "annealing")
+        keep("annealing", ordered)
+        if has_streams:
+            keep("annealing, window", slide_window(problem, ordered))
+    if has_streams:
+        staged = sorted(
+            (one for one in (*plain, *found) if has_one_stage_each(one.schedule)),
+            key=lambda candidate: candidate.makespan_us,
+        )[:2]
+        moves = evaluations // (_STAGE_SHARE * (1 if problem.n_devices == 1 else 2))
+        for turn, start in enumerate(staged):
+            effort = Effort(
+                moves // len(staged),
+                deadline_s,
+                seed + turn,
+                lambda part, turn=turn: report("stages", 0.6 + 0.2 * (turn + part)),
+            )
+            result = search_stages(problem, start.schedule, target_us, effort)
+            tally.evaluations += result.evaluations
+            tally.is_truncated |= result.is_truncated
+            keep(f"{start.name}, stages", result.schedule)
+    return found
