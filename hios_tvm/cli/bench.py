@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("bench")
+@click.command("bench", short_help="Time a model beside its operators in sequence.")
 @click.argument("source", metavar="MODEL")
 @click.option(
     "--repeat", type=click.IntRange(min=1), default=50, show_default=True, help="Timed runs."

@@ -20,7 +20,7 @@ from hios_tvm.cli.terminal import console, print_json
 __all__ = ["command"]
 
 
-@click.command("compile")
+@click.command("compile", short_help="Compile a model, decide, and save it.")
 @click.argument("source", metavar="MODEL")
 @click.option(
     "-o", "--output", "path", type=click.Path(path_type=Path), help="The artifact, NAME.hios."
@@ -46,8 +46,9 @@ def command(
 ) -> None:
     """Compile MODEL, measure its operators, decide where and when each runs, and save it.
 
-    MODEL is an .onnx or .pt2 file, zoo:NAME@SIZE or light:NAME; an artifact is decided anew.
-    Without -o the artifact gets the name of the model and stands in this folder.
+    MODEL is an .onnx or .pt2 file, zoo:NAME@SIZE or light:NAME, or an artifact, which keeps its
+    schedule unless --scheduler or --costs is given. Without -o the artifact gets the name of
+    the model and stands in this folder.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ from hios_tvm.cli.terminal import console, print_json
 __all__ = ["command"]
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Look at this machine.")
 @output_options
 @click.pass_context
 def command(context: click.Context, output: OutputChoice) -> None:

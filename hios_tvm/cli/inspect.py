@@ -15,7 +15,7 @@ __all__ = ["command"]
 
 
 _LABELS = {
-    "time_us": "sum of the times [µs]",
+    "time_us": "sum of the times",
     "width": "width (most at once)",
     "longest_path": "longest path [operators]",
     "weights_bytes": "size of the weights",
@@ -24,7 +24,7 @@ _LABELS = {
 }
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show what a model is made of.")
 @click.argument("source", metavar="FILE")
 @click.option("--operators", is_flag=True, help="List every operator.")
 @model_options
@@ -49,7 +49,7 @@ def command(source: str, operators: bool, model: ModelChoice, output: OutputChoi
     from rich.table import Table
     from rich.text import Text
 
-    from hios_tvm.report.summary import format_bytes, format_flops, rows_table
+    from hios_tvm.report.summary import format_bytes, format_flops, format_us, rows_table
 
     terminal = console()
     table = Table(show_header=False, title=Text(graph.name), title_justify="left")
@@ -61,9 +61,13 @@ def command(source: str, operators: bool, model: ModelChoice, output: OutputChoi
             shown = format_bytes(value)
         elif key == "flops":
             shown = format_flops(value)
+        elif key.endswith("_us") and not isinstance(value, str):
+            shown = format_us(value)
         elif isinstance(value, float):
             shown = f"{value:.2f}"
-        table.add_row(Text(_LABELS.get(key, key.replace("_", " "))), Text(shown))
+        table.add_row(
+            Text(_LABELS.get(key, key.removesuffix("_us").replace("_", " "))), Text(shown)
+        )
     terminal.print(table)
     ports = [
         (f"{kind}  {port['name']}", "×".join(map(str, port["shape"])) or "scalar", port["dtype"])

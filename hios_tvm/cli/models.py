@@ -10,7 +10,7 @@ from hios_tvm.cli.terminal import console, print_json, progress_bar
 __all__ = ["command"]
 
 
-@click.command("models")
+@click.command("models", short_help="List the networks that need no download.")
 @click.argument("names", nargs=-1)
 @click.option("--compiled", is_flag=True, help="Compile, and count operators after fusion.")
 @output_options

@@ -19,7 +19,7 @@ from hios_tvm.cli.terminal import console, print_json
 __all__ = ["command"]
 
 
-@click.command("run")
+@click.command("run", short_help="Run a model once.")
 @click.argument("source", metavar="MODEL")
 @click.option(
     "-i",

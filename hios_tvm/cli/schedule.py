@@ -17,7 +17,7 @@ from hios_tvm.cli.terminal import console, print_json
 __all__ = ["command"]
 
 
-@click.command("schedule")
+@click.command("schedule", short_help="Decide where and when each operator runs.")
 @click.argument("source", metavar="FILE", required=False)
 @click.option("--list", "is_list", is_flag=True, help="List the schedulers and exit.")
 @machine_options

@@ -20,7 +20,7 @@ from hios_tvm.cli.terminal import console, print_json
 __all__ = ["command"]
 
 
-@click.command("simulate")
+@click.command("simulate", short_help="Predict when everything runs.")
 @click.argument("source", metavar="FILE")
 @click.option("--png", type=click.Path(path_type=Path), help="Draw the timeline.")
 @click.option(

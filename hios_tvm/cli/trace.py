@@ -21,7 +21,7 @@ __all__ = ["command"]
 _SUFFIXES = (".png", ".json")
 
 
-@click.command("trace")
+@click.command("trace", short_help="Show a measured run beside its prediction.")
 @click.argument("source", metavar="MODEL")
 @click.option(
     "-o",
