@@ -8,19 +8,31 @@ In a schedule the members of a chosen merge stand one after another on one strea
 device in one stage. The merged operator runs in the place of the first member; the others take
 no time. `ChosenCosts` says just that to whatever times a schedule, so simulator and schedulers
 need no case of their own for merges.
+
+`merge_candidates` finds what may be merged from what the operators say of themselves:
+``kind`` ``conv2d``, ``attrs["groups"]`` 1, and equal ``attrs["stride"]`` (any text or number).
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
 from typing import Protocol, runtime_checkable
 
 from hios.costs.protocol import Costs, Stage
 from hios.errors import InvalidCosts, InvalidOption
-from hios.ir.graph import Alternative, OpGraph
+from hios.ir.graph import Alternative, Operator, OpGraph
 from hios.ir.ids import DeviceId, OpId, TensorId
 from hios.ir.schedule import Schedule
 
-__all__ = ["AlternativeCosts", "ChosenCosts", "alternative_us", "costs_of_schedule"]
+__all__ = [
+    "AlternativeCosts",
+    "ChosenCosts",
+    "alternative_us",
+    "costs_of_schedule",
+    "merge_candidates",
+    "offer_merges",
+]
 
 
 @runtime_checkable
@@ -157,3 +169,76 @@ def costs_of_schedule(graph: OpGraph, costs: Costs, schedule: Schedule) -> Costs
     if not schedule.alternatives:
         return costs
     return ChosenCosts(graph, costs, schedule.alternatives)
+
+
+def merge_candidates(graph: OpGraph) -> tuple[tuple[OpId, ...], ...]:
+    """Return the largest sets of convolutions that may be merged into one.
+
+    They read one and the same value besides weights, have the same stride, no groups, and one
+    output of the same size and dtype (all axes but the channels, ``attrs["channel_axis"]``, by
+    default 1). Kernels may differ in size: the smaller ones are padded with zeros. An operator
+    that does not tell its groups and stride is left out.
+
+    Returns
+    -------
+    tuple of tuple of OpId
+        Sets of at least two, ascending; they read one value, so none depends on another.
+
+    Notes
+    -----
+    O(V).
+    """
+    found: dict[tuple[object, ...], list[OpId]] = {}
+    for op in graph.operators:
+        key = _merge_key(graph, op)
+        if key is not None:
+            found.setdefault(key, []).append(op.id)
+    return tuple(sorted(tuple(ops) for ops in found.values() if len(ops) > 1))
+
+
+def offer_merges(graph: OpGraph, most: int = 4) -> OpGraph:
+    """Return the graph with an alternative for every choice of operators that may be merged.
+
+    Parameters
+    ----------
+    graph
+        Its own alternatives stay.
+    most
+        Most members of a merge; larger sets offer their subsets only.
+
+    Raises
+    ------
+    InvalidOption
+        When `most` is below 2.
+
+    Notes
+    -----
+    2^k alternatives for k convolutions of one value, with `most` at least k.
+    """
+    if most < 2:
+        raise InvalidOption(f"merges of at most {most} operators; need at least 2")
+    offers = list(graph.alternatives)
+    known = {offer.name for offer in offers}
+    for candidates in merge_candidates(graph):
+        for size in range(2, min(most, len(candidates)) + 1):
+            for members in combinations(candidates, size):
+                name = "merge:" + "+".join(graph.operators[op].name for op in members)
+                if name not in known:
+                    kernel = "merged_" + "_".join(str(op) for op in members)
+                    offers.append(Alternative(name, members, "merge", kernel))
+    return replace(graph, alternatives=tuple(offers))
+
+
+def _merge_key(graph: OpGraph, op: Operator) -> tuple[object, ...] | None:
+    """Return what convolutions must have in common to be merged; None for other operators."""
+    if op.kind != "conv2d" or op.attrs.get("groups") != 1 or "stride" not in op.attrs:
+        return None
+    values = {graph.root(t) for t in op.inputs if not graph.is_weight(t)}
+    if len(values) != 1 or len(op.outputs) != 1:
+        return None
+    written = graph.tensors[op.outputs[0]]
+    axis = int(op.attrs.get("channel_axis", 1))
+    if not 0 <= axis < len(written.shape):
+        return None
+    size = written.shape[:axis] + written.shape[axis + 1 :]
+    return (*values, op.attrs["stride"], axis, size, written.dtype)

@@ -9,7 +9,13 @@ from hios.errors import InvalidCosts, InvalidOption
 from hios.ir import Alternative, OpGraph, OpId, Placement, Schedule
 from hios.ir.ids import DeviceId, StageId, StreamId
 from hios.ir.presets import abstract_machine
-from hios.merge import ChosenCosts, alternative_us, costs_of_schedule
+from hios.merge import (
+    ChosenCosts,
+    alternative_us,
+    costs_of_schedule,
+    merge_candidates,
+    offer_merges,
+)
 from hios.simulator import makespan
 from hios.testing import graph_from_edges
 
@@ -79,3 +85,52 @@ def test_wrong_choices_are_refused() -> None:
     graph, table = problem()
     with pytest.raises(InvalidCosts, match="no time is known"):
         ChosenCosts(graph, table, ["both"]).operator_us(OpId(1), FIRST)
+
+
+def convolutions(**changes: dict[str, object]) -> OpGraph:
+    """Return a head, and four convolutions of its output that differ in channels only."""
+    plain = graph_from_edges(5, [(0, v) for v in range(1, 5)])
+    attrs = {"groups": 1, "stride": "1x1"}
+    operators = [plain.operators[0]]
+    for op in plain.operators[1:]:
+        own = {**attrs, **changes.get(op.name, {})}
+        kind = str(own.pop("kind", "conv2d"))
+        operators.append(replace(op, kind=kind, attrs=own))
+    tensors = [
+        replace(tensor, shape=(1, 8 * (1 + tensor.id), 7, 7 + 7 * ("tall" in attributes)))
+        for tensor, attributes in zip(plain.tensors, [op.attrs for op in operators], strict=True)
+    ]
+    return replace(plain, operators=tuple(operators), tensors=tuple(tensors))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ((1, 2, 3, 4),)),
+        ({"op2": {"groups": 2}}, ((1, 3, 4),)),
+        ({"op2": {"stride": "2x2"}, "op3": {"stride": "2x2"}}, ((1, 4), (2, 3))),
+        ({"op1": {"kind": "pool"}, "op4": {"tall": 1}}, ((2, 3),)),
+        ({name: {"groups": 0} for name in ("op1", "op2", "op3")}, ()),
+    ],
+)
+def test_convolutions_of_one_value_and_size_may_be_merged(
+    changes: dict[str, dict[str, object]], expected: tuple[tuple[int, ...], ...]
+) -> None:
+    assert merge_candidates(convolutions(**changes)) == expected
+
+
+def test_every_choice_up_to_the_limit_is_offered() -> None:
+    graph = offer_merges(convolutions(), most=3)
+    graph.validate()
+    assert sorted(len(one.members) for one in graph.alternatives) == [2] * 6 + [3] * 4
+    assert len({one.name for one in graph.alternatives}) == 10
+    assert offer_merges(graph, most=3) == graph
+    with pytest.raises(InvalidOption, match="need at least 2"):
+        offer_merges(graph, most=1)
+
+
+def test_operators_that_read_two_values_are_no_candidates() -> None:
+    graph = graph_from_edges(4, [(0, 2), (1, 2), (0, 3), (1, 3)])
+    attrs = {"groups": 1, "stride": "1x1"}
+    operators = tuple(replace(op, kind="conv2d", attrs=attrs) for op in graph.operators)
+    assert merge_candidates(replace(graph, operators=operators)) == ()
