@@ -100,6 +100,9 @@ def test_groups_share_the_cores_of_a_cpu() -> None:
 def test_more_groups_than_cores_take_turns() -> None:
     costs = cpu_costs(2, [5.0, 5.0, 5.0, 5.0], [10.0, 10.0, 10.0, 10.0])
     assert costs.stage_us([[0], [1], [2], [3]], 0) == pytest.approx(20.0)
+    # No group is slower than alone on one core: 10, and 10 + 3 · 1 over two cores is less.
+    uneven = cpu_costs(2, [8.0, 1.0, 1.0, 1.0], [10.0, 1.0, 1.0, 1.0])
+    assert uneven.stage_us([[0], [1], [2], [3]], 0) == pytest.approx(10.0)
     one = cpu_costs(1, [5.0, 5.0], [5.5, 4.5])
     assert one.stage_us([[0], [1]], 0) == 10.0
 

@@ -214,15 +214,19 @@ def test_streams_limit_the_stages() -> None:
     assert one.stages() == {}
 
 
-@pytest.mark.parametrize("seed", range(30))
-@pytest.mark.parametrize("is_contended", [False, True])
-def test_incremental_times_are_those_of_the_simulator(seed: int, is_contended: bool) -> None:
-    """After random merges, some taken back, every start equals a simulation from scratch."""
+MACHINES = {
+    "free links": abstract_machine(3, 2),
+    "contended links": replace(abstract_machine(3, 2), is_contended=True),
+    "occupying copies": cpu_machine(["cpu:0", "cpu:1", "cpu:2"], cores=[0, 1, 2], streams=2),
+}
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("kind", sorted(MACHINES))
+def test_incremental_times_are_those_of_the_simulator(seed: int, kind: str) -> None:
+    """After random merges, some taken back, the makespan equals a simulation from scratch."""
     rng = random.Random(seed)
-    graph = random_graph(rng, 16)
-    machine = replace(abstract_machine(3, 2), is_contended=is_contended)
-    if seed % 3 == 0:
-        machine = cpu_machine(["cpu:0", "cpu:1", "cpu:2"], cores=[0, 1, 2], streams=2)
+    graph, machine = random_graph(rng, 16), MACHINES[kind]
     costs = random_costs(rng, graph, machine)
     decided = schedule("hios-lp-inter", graph, machine, costs)
     counts: dict[int, int] = {}

@@ -217,6 +217,29 @@ def test_ties_on_a_link_go_by_tensor() -> None:
     assert complete_links(graph, machine, costs, schedule).links[0].tensors == (0, 1)
 
 
+def test_a_link_sees_all_that_became_ready_at_one_moment() -> None:
+    # op1 ends at 2, and so does op0 behind it, which takes no time: its tensor goes first.
+    graph = graph_from_edges(3, [(0, 2), (1, 2)])
+    machine = replace(abstract_machine(2), is_contended=True)
+    times = [[0.0, 0.0], [2.0, 2.0], [1.0, 1.0]]
+    costs = TableCosts(graph, machine, times, transfers_us={0: 2.0, 1: 3.0})
+    schedule = Schedule("x", (Placement(1, 0), Placement(0, 0), Placement(2, 1)))
+    assert complete_links(graph, machine, costs, schedule).links[0].tensors == (0, 1)
+
+
+def test_outputs_return_after_all_streams_of_the_first_device() -> None:
+    graph = graph_from_edges(3, [], has_inputs_and_outputs=True)
+    machine = cpu_machine(["cpu:0", "cpu:1"], cores=[0, 1, 2, 3], streams=2)
+    times = [[4.0] * 2, [9.0] * 2, [1.0] * 2]
+    costs = TableCosts(
+        graph, machine, times, narrow_us=times, transfers_us=dict.fromkeys(range(4), 0.5)
+    )
+    for short, long in ((0, 1), (1, 0)):
+        schedule = Schedule("x", (Placement(0, 0, short), Placement(1, 0, long), Placement(2, 1)))
+        # Two cores, two operators that each need one: no slowdown; then the output of op2.
+        assert makespan(graph, machine, costs, schedule) == pytest.approx(9.5)
+
+
 def test_a_value_is_copied_once_per_device() -> None:
     graph = fan_out(4)
     machine = preset("2xA40-NVLink", streams=1)
