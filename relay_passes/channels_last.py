@@ -21,6 +21,7 @@ from relay_passes.lrn import match_lrn, te_lrn
 from relay_passes.straight_line import (
     StraightLineRewriter,
     constant_of,
+    dtype_of,
     op_name,
     static_shape,
     tensor_constant,
@@ -41,6 +42,9 @@ _ELEMENTWISE = frozenset(
     )
     for name in names.split(" ")
 )
+# An image of so few channels is read as it comes: kernels broadcast inputs, whatever their order.
+_PLANAR_CHANNELS = 8
+
 _POOLS = frozenset({"relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d"})
 _REDUCTIONS = frozenset({"relax.mean", "relax.sum", "relax.max", "relax.min"})
 
@@ -156,7 +160,17 @@ class _ChannelsLast(StraightLineRewriter):
         attrs = call.attrs
         if attrs.data_layout != "NCHW" or attrs.kernel_layout != "OIHW":
             return None
-        data = self._stored_as(call.args[0], _NHWC)
+        shape = static_shape(call.args[0])
+        data, layout = call.args[0], "NCHW"
+        planar = (
+            self._perm_of(data) is None
+            and shape is not None
+            and shape[1] <= _PLANAR_CHANNELS
+            and int(attrs.groups) == 1
+            and dtype_of(call) == "float32"
+        )
+        if not planar:
+            data, layout = self._stored_as(data, _NHWC), "NHWC"
         weight = self._stored_as(call.args[1], (2, 3, 1, 0))
         if weight in self.perm:
             # HWIO is how this convolution reads its weight, no property of the value.
@@ -168,7 +182,7 @@ class _ChannelsLast(StraightLineRewriter):
             padding=[int(p) for p in attrs.padding],
             dilation=[int(d) for d in attrs.dilation],
             groups=int(attrs.groups),
-            data_layout="NHWC",
+            data_layout=layout,
             kernel_layout="HWIO",
             out_layout="NHWC",
             out_dtype=attrs.out_dtype or None,

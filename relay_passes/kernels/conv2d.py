@@ -23,7 +23,7 @@ from tvm.relax.transform.legalize_ops import nn as default_legalize
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block, schedule_pad
 from relay_passes.kernels.depthwise import emit_depthwise
-from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile
+from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile, store_width
 from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
 
 __all__ = ["legalize_conv2d", "schedule_conv2d", "te_conv2d"]
@@ -39,7 +39,8 @@ def legalize_conv2d(unit: VectorUnit) -> Any:
         data, weight = call.args
         shape, kernel, out = static_shape(data), static_shape(weight), static_shape(call)
         if (
-            attrs.data_layout != "NHWC"
+            attrs.data_layout not in ("NHWC", "NCHW")
+            or attrs.out_layout != "NHWC"
             or attrs.kernel_layout != "HWIO"
             or shape is None
             or kernel is None
@@ -49,6 +50,7 @@ def legalize_conv2d(unit: VectorUnit) -> Any:
             or dtype_of(call) != dtype_of(data)
         ):
             return default_legalize._nn_conv2d(bb, call)
+        planar = attrs.data_layout == "NCHW"
         groups = int(attrs.groups)
         stride = (int(attrs.strides[0]), int(attrs.strides[1]))
         dilation = (int(attrs.dilation[0]), int(attrs.dilation[1]))
@@ -58,7 +60,9 @@ def legalize_conv2d(unit: VectorUnit) -> Any:
 
         channels = out[3] // groups
         pointwise = kernel[:2] == (1, 1) and stride == (1, 1) and not any(padding)
-        tile, cost = choose_tile(out[2], channels, unit, free_tail=any(padding))
+        tile, cost = choose_tile(
+            out[2], channels, unit, free_tail=any(padding), whole_channels=groups > 1
+        )
         pointwise = pointwise and groups == 1
         if pointwise:
             flat, flat_cost = choose_tile(out[1] * out[2], channels, unit, exact_rows=True)
@@ -69,7 +73,7 @@ def legalize_conv2d(unit: VectorUnit) -> Any:
         packed = _packed(bb, weight, groups, tile)
 
         def conv(x: te.Tensor, w: te.Tensor) -> te.Tensor:
-            return te_conv2d(x, w, out, groups, stride, padding, dilation, tile, pointwise)
+            return te_conv2d(x, w, out, groups, stride, padding, dilation, tile, pointwise, planar)
 
         return bb.call_te(conv, data, packed, primfunc_name_hint="conv2d")
 
@@ -113,6 +117,7 @@ def te_conv2d(
     dilation: Pair,
     tile: RegisterTile,
     flat: bool,
+    planar: bool = False,
 ) -> te.Tensor:
     """Return the convolution of NHWC `data` with a packed `weight`.
 
@@ -130,8 +135,11 @@ def te_conv2d(
         What one pass over the reduction computes.
     flat : bool
         Tile over all positions of the image as one row (1×1 kernels only).
+    planar : bool
+        `data` is NCHW, and so is its padded copy.
     """
-    n, in_h, in_w, in_c = (int(s) for s in data.shape)
+    order = (0, 2, 3, 1) if planar else (0, 1, 2, 3)
+    n, in_h, in_w, in_c = (int(data.shape[i]) for i in order)
     total_blocks, kh, kw, ic, lanes = (int(s) for s in weight.shape)
     _, out_h, out_w, out_c = out
     top, left, bottom, right = padding
@@ -143,16 +151,21 @@ def te_conv2d(
     source = data
     if any(padding) or need_w > in_w + left + right:
         pad_w = max(need_w, in_w + left)
+        padded = (n, in_h + top + bottom, pad_w, in_c)
+
+        def copy(*index: Any) -> Any:
+            b, y, x, c = (index[i] for i in order)
+            inside = tirx.all(y >= top, y < in_h + top, x >= left, x < in_w + left)
+            at = (b, c, y - top, x - left) if planar else (b, y - top, x - left, c)
+            return tirx.if_then_else(inside, data(*at), tirx.const(0, data.dtype))
+
         source = te.compute(
-            (n, in_h + top + bottom, pad_w, in_c),
-            lambda b, y, x, c: tirx.if_then_else(
-                tirx.all(y >= top, y < in_h + top, x >= left, x < in_w + left),
-                data[b, y - top, x - left, c],
-                tirx.const(0, data.dtype),
-            ),
-            name="pad",
-            attrs={ROLE: "pad"},
+            (n, in_c, padded[1], pad_w) if planar else padded, copy, name="pad", attrs={ROLE: "pad"}
         )
+
+    def read(b: Any, y: Any, x: Any, c: Any) -> Any:
+        return source[b, c, y, x] if planar else source[b, y, x, c]
+
     ry = te.reduce_axis((0, kh), name="ry")
     rx = te.reduce_axis((0, kw), name="rx")
     rc = te.reduce_axis((0, ic), name="rc")
@@ -160,10 +173,10 @@ def te_conv2d(
     def product(b: Any, y: Any, x: Any, g: Any, k: Any, lane: Any) -> Any:
         channel = (g if split else tirx.floordiv(k, blocks)) * ic + rc if groups > 1 else rc
         if flat:  # y is zero; x runs over the whole image
-            value = source[b, tirx.floordiv(x, out_w), tirx.floormod(x, out_w), channel]
+            value = read(b, tirx.floordiv(x, out_w), tirx.floormod(x, out_w), channel)
         else:
             row = y * stride[0] + ry * dilation[0]
-            value = source[b, row, x * stride[1] + rx * dilation[1], channel]
+            value = read(b, row, x * stride[1] + rx * dilation[1], channel)
         return te.sum(
             value * weight[g * blocks + k if split else k, ry, rx, rc, lane], axis=[ry, rx, rc]
         )
@@ -180,12 +193,14 @@ def te_conv2d(
             "hios.lanes": tile.lanes,
             "hios.flat": int(flat),
             "hios.width": out_w,
+            "hios.store": store_width(per_group, tile.lanes),
             "hios.flops": str(2 * math.prod(out) * kh * kw * ic),
         },
     )
 
     if split:
-        # A tile may end within a group: its channels are put side by side first, per group.
+        # One tile spans a group and a little more. The channels of the group alone are put side
+        # by side first, so that no store reaches into the next group, which is another thread's.
         grouped = te.compute(
             (n, out_h, out_w, groups, per_group),
             lambda b, y, x, g, c: conv[
@@ -224,6 +239,7 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     rows = int(annotation(sch, conv, "hios.rows"))
     lanes = int(annotation(sch, conv, "hios.lanes"))
     flat = bool(annotation(sch, conv, "hios.flat"))
+    store = int(annotation(sch, conv, "hios.store"))
     out = inline_epilogue(sch, conv)
     if out is None:
         return None
@@ -245,14 +261,16 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.reorder(*around, ry, rx, rc, inner, vector, lane)
     sch.set_scope(conv, 0, "local")
     if group is not None:
+        # The output block must be placed while the loops of the group block are still exact.
         sch.set_scope(group, 0, "local")
         sch.reverse_compute_at(group, k, preserve_unit_loops=True)
-        _, last = sch.split(sch.get_loops(group)[-1], [None, lanes])
-        sch.vectorize(last)
     sch.reverse_compute_at(
         out, outer if group is not None else around[-1], preserve_unit_loops=True
     )
-    _, last = sch.split(sch.get_loops(out)[-1], [None, lanes])
+    if group is not None:
+        _, last = sch.split(sch.get_loops(group)[-1], [None, lanes])
+        sch.vectorize(last)
+    _, last = sch.split(sch.get_loops(out)[-1], [None, store])
     sch.vectorize(last)
     sch.vectorize(lane)
     sch.unroll(inner)

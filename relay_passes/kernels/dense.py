@@ -17,7 +17,7 @@ from tvm.relax.transform.legalize_ops import linear_algebra as default_legalize
 from tvm.tirx import IndexMap
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
-from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile
+from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile, store_width
 from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
 
 __all__ = ["legalize_matmul", "schedule_dense", "te_dense"]
@@ -97,6 +97,7 @@ def te_dense(data: te.Tensor, weight: te.Tensor, columns: int, tile: RegisterTil
             ROLE: "dense",
             "hios.rows": tile.rows,
             "hios.lanes": tile.lanes,
+            "hios.store": store_width(columns, tile.lanes),
             "hios.flops": str(2 * rows * columns * depth),
         },
     )
@@ -119,6 +120,7 @@ def schedule_dense(func: tirx.PrimFunc) -> s_tir.Schedule | None:
         return None
     rows = int(annotation(sch, main, "hios.rows"))
     lanes = int(annotation(sch, main, "hios.lanes"))
+    store = int(annotation(sch, main, "hios.store"))
     out = inline_epilogue(sch, main)
     if out is None:
         return None
@@ -139,7 +141,7 @@ def schedule_dense(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.reorder(j, outer, rk, inner, vector, lane)
     sch.set_scope(main, 0, "local")
     sch.reverse_compute_at(out, outer, preserve_unit_loops=True)
-    _, last = sch.split(sch.get_loops(out)[-1], [None, lanes])
+    _, last = sch.split(sch.get_loops(out)[-1], [None, store])
     sch.vectorize(last)
     sch.vectorize(lane)
     sch.unroll(inner)

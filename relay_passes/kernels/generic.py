@@ -45,8 +45,8 @@ def _schedule_block(sch: s_tir.Schedule, block: Any, lanes: int) -> None:
     loops = sch.get_loops(block)
     if len(loops) != len(kinds) or not all(_static(sch, loop) for loop in loops):
         return
-    spatial = [l for l, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.DataPar]
-    reduced = [l for l, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.CommReduce]
+    spatial = [loop for loop, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.DataPar]
+    reduced = [loop for loop, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.CommReduce]
     if len(spatial) + len(reduced) != len(loops) or not spatial:
         return
     work = math.prod(int(sch.get(loop).extent) for loop in loops)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["RegisterTile", "VectorUnit", "choose_tile"]
+__all__ = ["RegisterTile", "VectorUnit", "choose_tile", "store_width"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ def choose_tile(
     unit: VectorUnit,
     exact_rows: bool = False,
     free_tail: bool = False,
+    whole_channels: bool = False,
 ) -> tuple[RegisterTile, float]:
     """Choose the register tile for ``rows × channels`` outputs.
 
@@ -70,6 +71,8 @@ def choose_tile(
         Only consider tiles that divide `rows`.
     free_tail : bool
         The input is copied anyway, so evening out the rows costs no copy of its own.
+    whole_channels : bool
+        Tiles either divide `channels` or hold all of them.
 
     Returns
     -------
@@ -77,37 +80,61 @@ def choose_tile(
         The tile of least estimated cost and that cost (cycles per useful output vector and
         reduction step). Deterministic.
     """
-    lanes = unit.lanes
-    while lanes > 4 and channels < lanes:
-        lanes //= 2
-    best: tuple[float, int, int] | None = None
+    widest = unit.lanes
+    while widest > 4 and channels < widest:
+        widest //= 2
+    best = (math.inf, RegisterTile(1, 1, widest))
     budget = unit.registers - 4
-    for vectors in (1, 2, 3, 4, 6, 8):
-        if vectors > 1 and (vectors - 1) * lanes >= channels:
-            break
-        if vectors > 4 and rows > 2:
-            break
+    for lanes, vectors in _vector_shapes(rows, channels, widest, whole_channels):
         for tile in range(1, min(rows, budget) + 1):
-            if tile * vectors > budget or (exact_rows and rows % tile):
+            if (tile > 1 and tile * vectors > budget) or (exact_rows and rows % tile):
                 continue
+            width = vectors * lanes
             waste = (math.ceil(rows / tile) * tile / rows) * (
-                math.ceil(channels / (vectors * lanes)) * vectors * lanes / channels
+                math.ceil(channels / width) * width / channels
             )
-            cost = waste * _cycles_per_output(tile, vectors)
+            cost = waste * _cycles_per_output(tile, vectors) * widest / lanes
             if rows % tile and not free_tail:
                 cost *= 1.1  # tails need a padded copy of the input
-            if best is None or cost < best[0] - 1e-9:
-                best = (cost, tile, vectors)
-    if best is None:
-        return RegisterTile(1, 1, lanes), math.inf
-    return RegisterTile(best[1], best[2], lanes), best[0]
+            if cost < best[0] - 1e-9:
+                best = (cost, RegisterTile(tile, vectors, lanes))
+    return best[1], best[0]
+
+
+def _vector_shapes(
+    rows: int, channels: int, lanes: int, whole_channels: bool
+) -> list[tuple[int, int]]:
+    """Return the pairs of lanes and vectors to consider for one tile."""
+    counts = (1, 2, 3, 4) if rows > 2 else (1, 2, 3, 4, 6, 8)
+    if not whole_channels:
+        return [(lanes, v) for v in counts if v <= math.ceil(channels / lanes)]
+    narrow = [w for w in (lanes, lanes // 2, lanes // 4) if w >= 1]
+    exact = [(w, v) for w in narrow for v in counts if channels % (v * w) == 0]
+    return [*exact, (lanes, math.ceil(channels / lanes))]
+
+
+def store_width(channels: int, lanes: int) -> int:
+    """Return the widest vector of at most `lanes` that divides `channels`.
+
+    Where tiles reach beyond the last channel, stores of this width are either whole or absent;
+    a partly valid vector would fall apart into scalars.
+    """
+    width = lanes
+    while channels % width:
+        width //= 2
+    return width
 
 
 def _cycles_per_output(rows: int, vectors: int) -> float:
     """Estimate cycles per accumulator and reduction step.
 
     Two multiply-adds and two loads start per cycle, and each accumulator is busy for four
-    cycles; loop overhead is about one cycle per step.
+    cycles; weights come from the second-level cache at half a vector per cycle; loop overhead
+    is about one cycle per step.
     """
     work = rows * vectors
-    return max(work / 2, (rows + vectors) / 2, 4.0) / work + 0.6 / work + 0.02 * (vectors > 3)
+    return (
+        max(work / 2, (rows + vectors) / 2, 2.0 * vectors, 4.0) / work
+        + 0.6 / work
+        + 0.02 * (vectors > 3)
+    )

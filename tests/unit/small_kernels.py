@@ -86,7 +86,7 @@ def cpu_machine(cores: list[tuple[int, ...]], streams: int) -> Machine:
     return replace(
         machine,
         devices=tuple(
-            replace(d, cores=c, peak_gflops=50.0 * len(c), bandwidth_gb_s=20.0)
+            replace(d, cores=c, peak_gflops=50.0 * max(1, len(c)), bandwidth_gb_s=20.0)
             for d, c in zip(machine.devices, cores, strict=True)
         ),
     )

@@ -106,11 +106,11 @@ def test_a_model_without_operators():
 
 
 def test_equal_operators_share_one_kernel_and_key():
-    w = {f"w{i}": values(8, 8, 3, 3, seed=i) for i in range(3)}
+    w = {f"w{i}": values(16, 16, 3, 3, seed=i) for i in range(3)}
     nodes = [node("Conv", f"t{i} w{i}", f"t{i + 1}", pads=[1, 1, 1, 1]) for i in range(3)]
     nodes[0].input[0], nodes[2].output[0] = "x", "y"
     compiled = agrees(
-        onnx_model(nodes, {"x": (1, 8, 9, 9)}, {"y": (1, 8, 9, 9)}, w), values(1, 8, 9, 9)
+        onnx_model(nodes, {"x": (1, 16, 9, 9)}, {"y": (1, 16, 9, 9)}, w), values(1, 16, 9, 9)
     )
     convolutions = [op for op in compiled.graph.operators if op.kind == "conv2d"]
     assert len(convolutions) == 3
