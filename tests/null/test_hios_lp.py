@@ -9,7 +9,6 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from conftest import DAGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +28,8 @@ from hios.testing import (
     random_machine,
     uniform_costs,
 )
+
+DAGS = Path(__file__).parent.parent / "data" / "dags"
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden" / "hios_lp.json"
 
