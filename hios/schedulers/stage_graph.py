@@ -242,8 +242,7 @@ class StageGraph:
         if is_adjacent and not self._fits(kept, copies, limit_us):
             self.undo(undo)
             return None
-        self._correct_starts(seeds, undo)
-        if self.makespan_us > limit_us:
+        if not self._correct_starts(seeds, undo, limit_us):
             self.undo(undo)
             return None
         return undo
@@ -384,7 +383,8 @@ class StageGraph:
             node = self._before[node]
         return node
 
-    def _correct_starts(self, seeds: list[int], undo: _Undo) -> None:
+    def _correct_starts(self, seeds: list[int], undo: _Undo, limit_us: float) -> bool:
+        """Correct start times from `seeds` downwards; stop once the limit is exceeded."""
         start = self.start
         queue = [(start[node], node) for node in seeds]
         heapq.heapify(queue)
@@ -399,12 +399,15 @@ class StageGraph:
             # The merged stage also has another duration, so what follows it must look again.
             if found == start[node] and node != kept:
                 continue
+            if found + self._duration[node] > limit_us:
+                return False
             undo.starts.append((node, start[node]))
             start[node] = found
             for later in self._followers(node):
                 if later not in waiting:
                     waiting.add(later)
                     heapq.heappush(queue, (start[later], later))
+        return True
 
     def _time_everything(self) -> None:
         n_nodes = len(self.start)
