@@ -9,7 +9,8 @@ the graph is partitioned where few tensors cross, in each part a backtracking se
 cheapest candidate and keeps those with C < β · best, and a dynamic program picks one of the top
 k candidates of each part. Measured latencies correct α.
 
-Here a candidate is a list of stages and the moves are: fuse two neighbouring stages (their
+Here a candidate is a list of stages, the search begins with one operator a stage and with the
+levels of the graph, and the moves are: fuse two neighbouring stages (their
 operators run at once where they are independent, else in a chain), move one operator to the
 neighbouring stage, swap neighbouring stages, and, where the graph offers it, merge operators
 into one. Σ over the critical path is the longest group of each stage. The 'measured' latency is
@@ -74,7 +75,7 @@ def autograph(
     part: int = 12,
     beta: float = 1.1,
     keep: int = 8,
-    max_candidates: int = 300,
+    max_candidates: int = 500,
     merge: bool = True,
     device: int = 0,
 ) -> Schedule:
@@ -196,11 +197,12 @@ class _Search:
                 len(shape.groups(stage)) <= self.n_streams or _members(stage, part) in self.offers
             )
 
-        start = tuple(1 << v for v in range(len(part)))
-        cost, path, work = mixed(start)
-        seen = {start: (cost, path, work)}
-        heap = [(cost, start)]
-        best = cost
+        # One operator a stage, and as many of a level as there are streams.
+        starts = (tuple(1 << v for v in range(len(part))), _levels(shape, self.n_streams))
+        seen = {start: mixed(start) for start in starts}
+        heap = [(judged[0], start) for start, judged in seen.items()]
+        heapq.heapify(heap)
+        best = heap[0][0]
         while heap and len(seen) < self.max_candidates:
             cost, stages = heapq.heappop(heap)
             if cost > self.beta * best:
@@ -218,10 +220,9 @@ class _Search:
                     break
         self.n_candidates += len(seen)
 
-        # The sequential candidate stays in the race, so that a part never gets slower by this.
+        # The starts stay in the race, so that no part gets slower by the search.
         top = sorted(seen, key=lambda stages: (seen[stages][0], stages))[: self.keep]
-        if start not in top:
-            top.append(start)
+        top += [start for start in dict.fromkeys(starts) if start not in top]
         self._measure([_members(stage, part) for stages in top for stage in stages])
         measured = [
             _Candidate(stages, sum(self.stage_us[_members(s, part)] for s in stages))
@@ -328,6 +329,19 @@ def _moves(stages: _Stages, shape: Endings) -> Iterator[_Stages]:
             for v in positions(second):
                 if not shape.pred[v] & second:
                     yield (*head, first | (1 << v), second ^ (1 << v), *tail)
+
+
+def _levels(shape: Endings, n_streams: int) -> _Stages:
+    """Return the operators by the length of the longest chain of predecessors."""
+    level: list[int] = []
+    for before in shape.pred:
+        level.append(max([level[u] + 1 for u in positions(before)], default=0))
+    stages = []
+    for depth in range(max(level, default=-1) + 1):
+        members = [v for v, own in enumerate(level) if own == depth]
+        for first in range(0, len(members), n_streams):
+            stages.append(sum(1 << v for v in members[first : first + n_streams]))
+    return tuple(stages)
 
 
 def _parts(dag: OpDag, most: int) -> list[range]:
