@@ -5,6 +5,7 @@ Torch itself is needed to read them and is imported only here.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def read_torch(path: Path) -> Any:
         raise MissingDependency(
             f"{path} needs PyTorch to be read; install torch (a CPU build is enough)"
         ) from None
+    if not zipfile.is_zipfile(path):  # torch would log a traceback before it raises
+        raise UnsupportedModel(f"{path} is damaged or not a torch.export file: no zip archive")
     try:
         return torch.export.load(path)
     except (RuntimeError, OSError, ValueError, KeyError, EOFError, AttributeError) as error:
