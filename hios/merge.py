@@ -164,9 +164,10 @@ class ChosenCosts:
 def costs_of_schedule(graph: OpGraph, costs: Costs, schedule: Schedule) -> Costs:
     """Return the costs that a schedule has to be timed with.
 
-    `costs` themselves when the schedule chose no alternative, `ChosenCosts` otherwise.
+    `costs` themselves when the schedule chose no alternative or they are `ChosenCosts`
+    already, else `ChosenCosts`. The simulator does this for every schedule it times.
     """
-    if not schedule.alternatives:
+    if not schedule.alternatives or isinstance(costs, ChosenCosts):
         return costs
     return ChosenCosts(graph, costs, schedule.alternatives)
 

@@ -8,6 +8,7 @@ from hios.ir.ids import DeviceId, StreamId, TensorId
 from hios.ir.machine import Machine
 from hios.ir.schedule import LinkOrder, Schedule
 from hios.ir.timeline import Timeline, TimelineEvent
+from hios.merge import costs_of_schedule
 from hios.simulator.engine import run_layout
 from hios.simulator.layout import Layout, Task, build_layout
 
@@ -38,11 +39,14 @@ def simulate(graph: OpGraph, machine: Machine, costs: Costs, schedule: Schedule)
     InfeasibleSchedule
         When operators are missing, links do not carry just the copies needed, or stages wait
         for each other.
+    InvalidCosts
+        When the schedule chose an alternative whose time nobody knows.
 
     Notes
     -----
     O((V + E) log V) for V operators and copies and E dependencies.
     """
+    costs = costs_of_schedule(graph, costs, schedule)
     layout = build_layout(graph, machine, costs, schedule)
     times = run_layout(layout, costs)
     starts, ends = times.start_us, times.end_us
@@ -70,6 +74,7 @@ def makespan(graph: OpGraph, machine: Machine, costs: Costs, schedule: Schedule)
     InfeasibleSchedule
         As `simulate`.
     """
+    costs = costs_of_schedule(graph, costs, schedule)
     times = run_layout(build_layout(graph, machine, costs, schedule), costs)
     return max(times.end_us, default=0.0)
 
@@ -91,6 +96,7 @@ def complete_links(graph: OpGraph, machine: Machine, costs: Costs, schedule: Sch
     InfeasibleSchedule
         As `simulate`.
     """
+    costs = costs_of_schedule(graph, costs, schedule)
     undecided = replace(schedule, links=())
     layout = build_layout(graph, machine, costs, undecided)
     times = run_layout(layout, costs)

@@ -16,7 +16,7 @@ from hios.merge import (
     merge_candidates,
     offer_merges,
 )
-from hios.simulator import makespan
+from hios.simulator import makespan, simulate
 from hios.testing import graph_from_edges
 
 FIRST = DeviceId(0)
@@ -61,10 +61,13 @@ def test_the_simulator_times_a_merge_through_the_chosen_costs() -> None:
     assert costs_of_schedule(graph, table, plain) is table
     costs = costs_of_schedule(graph, table, merged)
     assert makespan(graph, table.machine, table, plain) == 32.0
+    assert makespan(graph, table.machine, table, merged) == 25.0
     assert makespan(graph, table.machine, costs, merged) == 25.0
+    ends = {e.subject: e.end_us for e in simulate(graph, table.machine, table, merged).events}
+    assert ends == {0: 8.0, 1: 17.0, 2: 17.0, 3: 25.0}
     # Without stages as well.
     loose = replace(merged, placements=tuple(replace(p, stage=None) for p in placements))
-    assert makespan(graph, table.machine, costs, loose) == 25.0
+    assert makespan(graph, table.machine, table, loose) == 25.0
 
 
 def test_a_merge_beside_other_groups_takes_its_turn() -> None:

@@ -14,7 +14,6 @@ from hios.graph_file import read_graph_file
 from hios.ir import Alternative, OpGraph, OpId
 from hios.ir.ids import DeviceId
 from hios.ir.presets import abstract_machine
-from hios.merge import costs_of_schedule
 from hios.schedulers import schedule
 from hios.schedulers.blocks import blocks, crossing, halves
 from hios.schedulers.endings import Endings, n_states
@@ -297,8 +296,7 @@ def test_merges_are_chosen_by_cost(
     graph, costs = merge_problem(merged_us)
     decided = schedule(name, graph, costs.machine, costs)
     assert decided.alternatives == (("both",) if is_chosen else ())
-    timed = costs_of_schedule(graph, costs, decided)
-    assert makespan(graph, costs.machine, timed, decided) == pytest.approx(expected_us)
+    assert makespan(graph, costs.machine, costs, decided) == pytest.approx(expected_us)
     without = schedule(name, graph, costs.machine, costs, merge=False)
     assert without.alternatives == ()
     assert makespan(graph, costs.machine, costs, without) == pytest.approx(35.0)
