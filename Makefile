@@ -52,7 +52,7 @@ test-full: $(VENV)/.ready
 	@$(STEP) -v 'pytest, large networks' $(BIN)/python -m pytest -m full $(ARGS)
 
 torch-test: $(TORCH_VENV)/.ready
-	@$(STEP) -v 'pytest, PyTorch' $(TORCH_VENV)/bin/python -m pytest tests/torch $(ARGS)
+	@$(STEP) -v 'pytest, PyTorch' $(TORCH_VENV)/bin/python -m pytest tests/pytorch $(ARGS)
 
 clean:
 	@rm -rf $(VENV) $(TORCH_VENV) build dist out .mypy_cache .pytest_cache .ruff_cache \
