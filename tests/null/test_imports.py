@@ -15,7 +15,10 @@ GRAPH = {
     "operators": [{"id": i, "time_us": 1.0} for i in range(4)],
     "edges": [{"src": 0, "dst": 1, "transfer_us": 0.5}],
 }
-HEAVY = {"tvm", "tvm_ffi", "xgboost", "onnx", "onnxruntime", "matplotlib", "torch", "ortools"}
+HEAVY = {
+    *("tvm", "tvm_ffi", "xgboost", "onnx", "onnxruntime"),
+    *("matplotlib", "torch", "ortools", "numba", "scipy"),
+}
 
 
 def imported_by(*arguments: str) -> set[str]:
