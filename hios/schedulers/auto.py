@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from hios.bounds import problem_bounds
 from hios.costs.protocol import Costs
@@ -152,6 +153,11 @@ def _silent(what: str, part: float) -> None:
     """Report to nobody."""
 
 
+def _report_part(report: Progress, what: str, begin: float, length: float, part: float) -> None:
+    """Report a part of what takes the fraction from `begin` on."""
+    report(what, begin + length * part)
+
+
 def _improve(
     problem: Problem,
     rivals: list[Candidate],
@@ -164,8 +170,12 @@ def _improve(
 ) -> list[Candidate]:
     """Return the candidates that the search finds."""
     # Only here: numba takes longer to import than many graphs take to schedule.
-    from hios.schedulers.search.annealing import Effort, anneal_order, links_by_reader
-    from hios.schedulers.search.annealing import order_of_schedule
+    from hios.schedulers.search.annealing import (
+        Effort,
+        anneal_order,
+        links_by_reader,
+        order_of_schedule,
+    )
     from hios.schedulers.search.stage_search import has_one_stage_each, search_stages
 
     plain = [rival for rival in rivals if not rival.schedule.alternatives]
@@ -184,7 +194,7 @@ def _improve(
             evaluations if not has_streams else evaluations // 2,
             deadline_s,
             seed,
-            lambda part: report("anneal", 0.3 + (0.3 if has_streams else 0.7) * part),
+            partial(_report_part, report, "anneal", 0.3, 0.3 if has_streams else 0.7),
         )
         annealed = anneal_order(problem, [rival.schedule for rival in plain], target_us, effort)
         tally.evaluations += annealed.evaluations
@@ -204,7 +214,7 @@ def _improve(
                 moves // len(staged),
                 deadline_s,
                 seed + turn,
-                lambda part, turn=turn: report("stages", 0.6 + 0.2 * (turn + part)),
+                partial(_report_part, report, "stages", 0.6 + 0.2 * turn, 0.2),
             )
             result = search_stages(problem, start.schedule, target_us, effort)
             tally.evaluations += result.evaluations

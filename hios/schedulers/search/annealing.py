@@ -1,8 +1,9 @@
 """Simulated annealing over one-stream schedules, in chunks, so that it can report and be stopped.
 
-The temperature falls geometrically from a twentieth to a two-hundredth of the mean operator time
-within a round. A large effort is several rounds, each from the best state so far. A time limit is
-only looked at between chunks and only ever cuts the search short.
+Within a round the temperature falls geometrically to a tenth. It starts at a twentieth of the mean
+operator time, higher on graphs below 100 operators, where each operator counts for more. A large
+effort is several rounds, each from the best state so far. A time limit is only looked at between
+chunks and only ever cuts the search short.
 """
 
 import time
@@ -27,8 +28,13 @@ from hios.schedulers.search.kernel import (
 
 __all__ = ["Annealed", "Effort", "anneal_order", "order_of_schedule"]
 
-_HOT, _COLD = 0.05, 0.005
-_ROUND = 4_000_000
+# Start of the temperature, as a part of the mean operator time, and how far it falls.
+_HOT, _HOTTEST, _FALL = 0.05, 0.2, 0.1
+_HOT_OPERATORS = 100
+# Moves of a round, for each operator.
+_ROUND = 4_000
+# Smaller graphs count as this many operators.
+_SMALL = 20
 _CHUNK = 64 * COOLING_STEP
 
 
@@ -151,7 +157,8 @@ def anneal_order(
     state.scalars[MAKESPAN] = state.scalars[BEST] = evaluate(inst, state)
 
     mean = sum(problem.mean_time) / inst.n_movable
-    n_rounds = max(1, round(effort.evaluations / _ROUND))
+    hot = mean * min(_HOTTEST, _HOT * max(1.0, _HOT_OPERATORS / inst.n_movable))
+    n_rounds = max(1, round(effort.evaluations / (_ROUND * max(_SMALL, inst.n_movable))))
     is_truncated = False
     for turn in range(n_rounds):
         end = effort.evaluations * (turn + 1) // n_rounds
@@ -162,9 +169,9 @@ def anneal_order(
             state.position[state.order] = range(problem.n_nodes)
             state.scalars[MAKESPAN] = evaluate(inst, state)
             state.counters[N_CRITICAL] = -1
-        state.scalars[TEMPERATURE] = _HOT * mean
+        state.scalars[TEMPERATURE] = hot
         # Rounded, so that the last bit of a power decides nothing.
-        cooling = round((_COLD / _HOT) ** (COOLING_STEP / max(1, end - begin)), 12)
+        cooling = round(_FALL ** (COOLING_STEP / max(1, end - begin)), 12)
         while state.counters[EVALUATIONS] < end and state.scalars[BEST] > target_us:
             if effort.is_over():
                 is_truncated = True

@@ -155,7 +155,7 @@ def _random(word: Words) -> int:
     x ^= x >> np.uint64(7)
     x ^= x << np.uint64(17)
     word[0] = x
-    return np.int64(x >> np.uint64(11))
+    return int(np.int64(x >> np.uint64(11)))
 
 
 @_compiled
@@ -207,8 +207,8 @@ def _neighbour(starts: Ints, preds: Ints, succs: Ints, word: Words, v: int) -> i
         return -1
     j = _below(word, n_preds + n_succs)
     if j < n_preds:
-        return preds[starts[v, 0] + j, 0]
-    return succs[starts[v, 1] + j - n_preds]
+        return int(preds[starts[v, 0] + j, 0])
+    return int(succs[starts[v, 1] + j - n_preds])
 
 
 @_compiled
