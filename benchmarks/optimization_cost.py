@@ -26,7 +26,7 @@ from hios.ir.presets import abstract_machine, available_cores
 from hios.ir.serial import write_bytes
 from hios.random_graphs import LayeredGraphOptions, layered_graph
 from hios.schedulers import get_scheduler, list_schedulers, schedule
-from hios_tvm.cli.terminal import console, print_json, progress_bar
+from hios_tvm.cli.terminal import print_json, progress_bar
 
 OPERATORS = (10, 30, 100, 200, 500, 1000, 2000, 5000, 10_000)
 DEVICES = (2, 4, 8)
@@ -220,7 +220,7 @@ def main(
             }
         )
     else:
-        console().print(markdown_table(points, growths), markup=False)
+        click.echo(markdown_table(points, growths))
 
 
 def markdown_table(points: Sequence[Point], growths: Sequence[Growth]) -> str:

@@ -28,7 +28,7 @@ from hios.ir.serial import write_atomically, write_bytes
 from hios.random_graphs import LayeredGraphOptions, layered_graph
 from hios.schedulers import get_scheduler, schedule
 from hios.simulator import makespan
-from hios_tvm.cli.terminal import console, print_json, progress_bar
+from hios_tvm.cli.terminal import print_json, progress_bar
 
 DEFAULT_SCHEDULERS = "sequential,ios,hios-mr-inter,hios-mr,hios-lp-inter,hios-lp,heft,auto"
 
@@ -237,8 +237,8 @@ def main(
     if as_json:
         print_json({"graphs": graphs, "streams": streams, "rows": [_flat(row) for row in rows]})
     else:
-        console().print(tables, markup=False)
-        console().print(f"written to {out}", markup=False)
+        click.echo(tables)
+        click.echo(f"written to {out}")
 
 
 def markdown_tables(rows: Sequence[Row], streams: int) -> str:

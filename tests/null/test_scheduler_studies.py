@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import optimization_cost, simulate
+from benchmarks import optimization_cost, simulate, simulate_zoo
 from benchmarks.confidence import mean_of, student_t_975
 from hios.errors import InvalidOption
 from hios.ir.presets import abstract_machine
 from hios.random_graphs import layered_graph
 from hios.schedulers import schedule
 from hios.simulator import makespan
+from hios_tvm.models import zoo
 
 
 @pytest.mark.parametrize(
@@ -136,3 +137,32 @@ def test_sizes_expected_over_the_cap_are_skipped() -> None:
     slow = [optimization_cost.Point("x", 100, 2, 4.0)]
     skipped = optimization_cost.next_point(slow, "heft", 10_000, 2, 1, 0, 60.0)
     assert (skipped.status, skipped.seconds) == ("skipped", None)
+
+
+@pytest.mark.parametrize("name", ["squeezenet_bypass", "randwire_small", "nasnet_mobile"])
+def test_units_of_a_network_become_operators(name: str) -> None:
+    network = zoo.graph(name, 64)
+    graph = simulate_zoo.unit_operator_graph(network)
+    names = [op.name for op in graph.operators]
+    assert {(names[u], names[v]) for u, v in graph.edges()} == set(network.unit_graph().edges)
+    assert sum(op.flops for op in graph.operators) == network.flops()
+    assert len(graph.inputs) == len(graph.outputs) == 1
+    weights = [t for t in graph.tensors if graph.is_weight(t.id)]
+    assert sum(t.bytes for t in weights) == 4 * network.parameters()
+
+
+def test_the_zoo_is_scheduled_on_simulated_machines(tmp_path: Path) -> None:
+    arguments = ["--models", "squeezenet_bypass", "--machines", "2xA40-NVLink,2xA40-PCIe4"]
+    arguments += ["--sizes", "64,128", "--schedulers", "sequential,heft", "--json"]
+    arguments += ["--out", str(tmp_path / "zoo.csv")]
+    result = CliRunner().invoke(simulate_zoo.main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    told = json.loads(result.output)["rows"]
+    assert len(told) == len(rows(tmp_path / "zoo.csv")) == 8
+    for row in told:
+        assert row["gap"] >= -1e-9
+        assert row["speedup"] > 0.0
+        if row["scheduler"] == "sequential":
+            assert row["speedup"] == 1.0
+    refused = CliRunner().invoke(simulate_zoo.main, ["--sizes", "big"])
+    assert "image size 'big'; need a whole number" in refused.output
