@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from relax_fixtures import reference
+from relax_fixtures import references
 
 from hios.ir import CompiledGraph
 from hios_tvm.models.light import load_light
@@ -33,9 +33,9 @@ def light_network():
             rng = np.random.default_rng(7)
             shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
             inputs = tuple(rng.standard_normal(shape, dtype=np.float32) for _ in range(3))
-            references = tuple(reference(model, [x])[0] for x in inputs)
+            found = tuple(out[0] for out in references(model, [[x] for x in inputs]))
             built[name] = LightNetwork(
-                name, compile_graph(model), model.graph.input[0].name, inputs, references
+                name, compile_graph(model), model.graph.input[0].name, inputs, found
             )
         return built[name]
 

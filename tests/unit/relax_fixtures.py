@@ -30,6 +30,11 @@ def run_sequential(compiled: CompiledGraph, inputs):
 
 def reference(model, inputs):
     """Run an ONNX model in ONNX Runtime on one thread."""
+    return references(model, [inputs])[0]
+
+
+def references(model, runs):
+    """Run an ONNX model on several sets of inputs, in one session."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -37,7 +42,7 @@ def reference(model, inputs):
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     names = [i.name for i in session.get_inputs()]
-    return session.run(None, dict(zip(names, inputs, strict=True)))
+    return [session.run(None, dict(zip(names, inputs, strict=True))) for inputs in runs]
 
 
 def relative_error(out, ref):
