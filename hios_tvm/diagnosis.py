@@ -54,25 +54,30 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """A package to look at: how pip and Python call it, and the extra that brings it."""
+    """A package to look at, as pip and as Python call it."""
 
     distribution: str
     module: str
-    extra: str = ""  # empty: required
+    is_optional: bool = False
 
 
 _PACKAGES = (
-    _Package("numpy", "numpy"),
-    _Package("networkx", "networkx"),
-    _Package("msgspec", "msgspec"),
-    _Package("onnx", "onnx"),
+    _Package("click", "click"),
     _Package("matplotlib", "matplotlib"),
-    _Package("xgboost", "xgboost"),
+    _Package("ml-dtypes", "ml_dtypes"),
+    _Package("msgspec", "msgspec"),
+    _Package("networkx", "networkx"),
+    _Package("numba", "numba"),
+    _Package("numpy", "numpy"),
+    _Package("onnx", "onnx"),
+    _Package("psutil", "psutil"),
+    _Package("rich", "rich"),
     _Package("safetensors", "safetensors"),
-    _Package("onnxruntime", "onnxruntime", "dev"),
-    _Package("ortools", "ortools", "exact"),
-    _Package("cuda-core", "cuda.core", "cuda"),
-    _Package("cuda-bindings", "cuda.bindings", "cuda"),
+    _Package("xgboost", "xgboost"),
+    _Package("onnxruntime", "onnxruntime", is_optional=True),
+    _Package("ortools", "ortools", is_optional=True),
+    _Package("cuda-core", "cuda.core", is_optional=True),
+    _Package("cuda-bindings", "cuda.bindings", is_optional=True),
 )
 _TVM = "tvm"
 
@@ -178,15 +183,14 @@ def _tvm(facts: dict[str, Any] | None) -> list[Finding]:
 
 def _package(package: _Package, facts: dict[str, Any] | None) -> Finding:
     version = _version(package.distribution)
-    wanted = f"'hios-tvm[{package.extra}]'" if package.extra else package.distribution
-    remedy = f"python -m pip install {wanted}"
+    remedy = f"python -m pip install {package.distribution}"
     if facts is None:
-        status: Status = "absent" if package.extra else "broken"
+        status: Status = "absent" if package.is_optional else "broken"
         detail = "not installed" if version is None else f"{version}, but its files are missing"
         return Finding(package.distribution, status, detail, remedy)
     if "error" in facts:
         detail = f"{version or 'unknown version'}, but its import fails: {facts['error']}"
-        remedy = f"python -m pip install --force-reinstall {wanted}"
+        remedy = f"python -m pip install --force-reinstall {package.distribution}"
         return Finding(package.distribution, "broken", detail, remedy)
     return Finding(package.distribution, "ok", version or "unknown version")
 
