@@ -6,6 +6,7 @@ function; importing this package registers those that belong to it.
 
 from hios.schedulers.auto import auto
 from hios.schedulers.autograph import autograph
+from hios.schedulers.exact import exact
 from hios.schedulers.graphi import graphi
 from hios.schedulers.heft import heft
 from hios.schedulers.hios_lp import hios_lp
@@ -31,6 +32,7 @@ __all__ = [
     "Scheduler",
     "auto",
     "autograph",
+    "exact",
     "get_scheduler",
     "graphi",
     "heft",

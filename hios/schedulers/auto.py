@@ -34,6 +34,9 @@ __all__ = ["DEFAULT_EVALUATIONS", "EVALUATIONS_PER_SECOND", "auto"]
 DEFAULT_EVALUATIONS = 400_000
 """Moves tried by default: well under a second for 200 operators."""
 
+_LARGE = 1000
+"""Operators from which on the default effort shrinks in proportion."""
+
 EVALUATIONS_PER_SECOND = 400_000
 """Moves granted for each second of a budget, whatever the machine really manages."""
 
@@ -73,7 +76,8 @@ def auto(
         What to run, where, and how long it takes.
     evaluations
         Moves that the search may try; 0 leaves the portfolio. By default
-        `DEFAULT_EVALUATIONS`, or `EVALUATIONS_PER_SECOND` for each second of `budget`.
+        `DEFAULT_EVALUATIONS`, or `EVALUATIONS_PER_SECOND` for each second of `budget`; fewer for
+        more than 1,000 operators.
     budget
         Seconds after which the search is cut short. The rivals run in any case.
     seed
@@ -114,6 +118,8 @@ def auto(
     tally = _Tally()
     if evaluations is None:
         granted = DEFAULT_EVALUATIONS if budget is None else EVALUATIONS_PER_SECOND * budget
+        # A move takes longer in a large graph.
+        granted *= min(1.0, _LARGE / max(1, len(graph.operators)))
         evaluations = math.ceil(granted)
     target = bounds.lower_bound_us * _ROUNDING
     if evaluations and best.makespan_us > target:
