@@ -30,7 +30,7 @@ def schedule_generic(func: tirx.PrimFunc, lanes: int) -> s_tir.Schedule | None:
     except s_tir.ScheduleError:
         return None
     for block in blocks:
-        if _is_spatial(sch, block) and sch.get_consumers(block) and _cheap(sch, block):
+        if _is_spatial(sch, block) and sch.get_consumers(block):
             try:
                 sch.compute_inline(block)
             except s_tir.ScheduleError:
@@ -65,7 +65,7 @@ def _schedule_block(sch: s_tir.Schedule, block: Any, lanes: int) -> None:
         chunk = _chunk(int(sch.get(inner).extent), lanes)
         outer_c, vector = sch.split(inner, [None, chunk])
         sch.reorder(*spatial[:-1], outer_c, *reduced, vector)
-        sch.vectorize(vector) if chunk <= lanes else None
+        sch.vectorize(vector)
         around = [*spatial[:-1], outer_c]
     else:
         sch.reorder(*spatial, *reduced)
@@ -110,8 +110,3 @@ def _static(sch: s_tir.Schedule, loop: Any) -> bool:
 
 def _is_spatial(sch: s_tir.Schedule, block: Any) -> bool:
     return all(v.iter_type == tirx.IterVar.DataPar for v in sch.get(block).iter_vars)
-
-
-def _cheap(sch: s_tir.Schedule, block: Any) -> bool:
-    """Return whether recomputing `block` in each reader costs less than storing it."""
-    return True
