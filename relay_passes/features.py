@@ -8,7 +8,6 @@ the PrimFunc, where they survive scheduling; `launch_of` reads the scheduled for
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import tvm
@@ -18,6 +17,7 @@ from tvm.s_tir.analysis import estimate_tir_flops
 from tvm.tirx.buffer import BufferType
 
 from relay_passes.kernels.blocks import ROLE, all_blocks, annotation
+from relay_passes.kinds import kind_from_name
 
 __all__ = ["FLOPS", "KIND", "RecordFeatures", "buffer_bytes", "kind_of", "launch_of"]
 
@@ -25,28 +25,6 @@ KIND = "hios.kind"
 """PrimFunc attribute: family of the operator."""
 FLOPS = "hios.flops"
 """PrimFunc attribute: arithmetic operations of one call, as a string (it may pass 2³¹)."""
-
-# First match in the kernel's name decides; heavier families stand before lighter ones.
-_KINDS: tuple[tuple[str, str], ...] = (
-    (r"conv2d_transpose|conv3d|conv1d|group_conv|conv", "conv2d"),
-    (r"depthwise", "depthwise"),
-    (r"dense|matmul", "dense"),
-    (r"attention", "attention"),
-    (r"adaptive_avg_pool|global", "global_pool"),
-    (r"pool", "pool"),
-    (r"softmax", "softmax"),
-    (r"lrn", "lrn"),
-    (r"layer_norm|rms_norm|group_norm|instance_norm|batch_norm", "norm"),
-    (r"resize", "resize"),
-    (r"concat", "concat"),
-    (r"split", "split"),
-    (r"take|gather", "gather"),
-    (r"strided_slice|slice", "slice"),
-    (r"transpose|permute|layout|pack_weight", "transpose"),
-    (r"mean|sum|max_reduce|min_reduce|argmax|argmin|prod|variance", "reduce"),
-    (r"pad", "pad"),
-    (r"reshape|flatten|squeeze|expand_dims|broadcast", "copy"),
-)
 
 
 @tvm.transform.module_pass(opt_level=0, name="HiosRecordFeatures")
@@ -69,10 +47,7 @@ def kind_of(func: tirx.PrimFunc, name: str) -> str:
     for block in _blocks(func):
         if block[1] not in (None, "pad"):
             return str(block[1])
-    for pattern, kind in _KINDS:
-        if re.search(pattern, name):
-            return kind
-    return "elementwise"
+    return kind_from_name(name)
 
 
 def buffer_bytes(ty: BufferType) -> int:
