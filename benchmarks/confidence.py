@@ -38,8 +38,8 @@ def mean_of(sample: Sequence[float]) -> Mean:
 
     Examples
     --------
-    >>> mean_of([1.0, 2.0, 3.0])
-    Mean(value=2.0, half_width=2.484..., n=3)
+    >>> round(mean_of([1.0, 2.0, 3.0]).half_width, 3)
+    2.484
     """
     n = len(sample)
     if n == 0:
