@@ -84,10 +84,11 @@ def choose_tile(
     while widest > 4 and channels < widest:
         widest //= 2
     best = (math.inf, RegisterTile(1, 1, widest))
-    budget = unit.registers - 4
     for lanes, vectors in _vector_shapes(rows, channels, widest, whole_channels):
-        for tile in range(1, min(rows, budget) + 1):
-            if (tile > 1 and tile * vectors > budget) or (exact_rows and rows % tile):
+        for tile in range(1, min(rows, unit.registers) + 1):
+            # Accumulators, one step's weights and one input have to fit in the registers.
+            spills = tile > 1 and (tile + 1) * vectors + 1 > unit.registers
+            if spills or (exact_rows and rows % tile):
                 continue
             width = vectors * lanes
             waste = (math.ceil(rows / tile) * tile / rows) * (
