@@ -116,12 +116,12 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
         "engines": [
             {
                 "name": row.name,
-                "median_us": row.summary.median_us,
-                "p10_us": row.summary.p10_us,
-                "p90_us": row.summary.p90_us,
+                "median_us": row.samples.median_us,
+                "p10_us": row.samples.p10_us,
+                "p90_us": row.samples.p90_us,
                 "predicted_us": prediction,
                 "relative_error": error,
-                "samples": row.summary.n,
+                "samples": len(row.samples.times_us),
             }
             for row, prediction, error in zip(
                 comparison.rows, predictions, [*errors, 0.0], strict=True
@@ -159,7 +159,7 @@ def _print(
 ) -> None:
     from rich.table import Table
 
-    rounds = comparison.rows[0].summary.n
+    rounds = len(comparison.rows[0].samples.times_us)
     table = Table(
         title=f"{model}: one run, {rounds} interleaved rounds; lower bound on two devices "
         f"{bound / 1e3:.2f} ms",
@@ -168,16 +168,16 @@ def _print(
     table.add_column("engine")
     for name in ("median ms", "p10–p90 ms", "predicted ms", "vs VM", "vs ours seq.", "error"):
         table.add_column(name, justify="right")
-    in_order = comparison.rows[2].summary.median_us
+    in_order = comparison.rows[2].samples.median_us
     for row, prediction, error in zip(comparison.rows, predictions, errors, strict=True):
-        summary = row.summary
+        samples = row.samples
         table.add_row(
             row.name,
-            f"{summary.median_us / 1e3:.2f}",
-            f"{summary.p10_us / 1e3:.2f}–{summary.p90_us / 1e3:.2f}",
+            f"{samples.median_us / 1e3:.2f}",
+            f"{samples.p10_us / 1e3:.2f}–{samples.p90_us / 1e3:.2f}",
             "" if prediction is None else f"{prediction / 1e3:.2f}",
             f"{row.ratio.value:.2f}×",
-            f"{in_order / summary.median_us:.2f}×",
+            f"{in_order / samples.median_us:.2f}×",
             f"{error:.1e}",
         )
     console().print(table)

@@ -115,14 +115,14 @@ def measure_network(
                 "operators": len(compiled.graph.operators),
                 "scheduler": row.name,
                 "predicted_us": predicted.makespan_us,
-                "median_us": row.summary.median_us,
-                "p10_us": row.summary.p10_us,
-                "p90_us": row.summary.p90_us,
+                "median_us": row.samples.median_us,
+                "p10_us": row.samples.p10_us,
+                "p90_us": row.samples.p90_us,
                 "speedup": row.ratio.value,
                 "speedup_low": row.ratio.low,
                 "speedup_high": row.ratio.high,
                 "lower_bound_us": bound_us,
-                "samples": row.summary.n,
+                "samples": len(row.samples.times_us),
             }
         )
     for engine in engines:

@@ -21,7 +21,6 @@ from graph_executor.embedded import read_embedded
 from graph_executor.null import NullBackend
 from graph_executor.plan import Copy, Launch, Plan, StreamQueue
 from graph_executor.planner import make_plan
-from graph_executor.sampling import Samples
 from hios.errors import (
     ArtifactMismatch,
     DeviceUnavailable,
@@ -35,6 +34,7 @@ from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
 from hios.ir.timeline import Timeline, TimelineEvent
 from hios.ir.validation import validate_schedule
+from hios.statistics import Samples
 
 __all__ = ["ExecutorOptions", "GraphExecutor", "output_names", "random_inputs"]
 

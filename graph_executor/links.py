@@ -15,9 +15,9 @@ import numpy as np
 
 from graph_executor.host import cpu_name
 from graph_executor.measure_cache import CachedLink, MeasureCache
-from graph_executor.sampling import Samples
 from hios.ir.ids import DeviceId
 from hios.ir.machine import Link, Machine
+from hios.statistics import Samples
 
 __all__ = ["fit_link", "measure_links"]
 

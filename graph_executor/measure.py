@@ -19,7 +19,6 @@ from graph_executor.executor import GraphExecutor
 from graph_executor.host import cpu_name
 from graph_executor.links import measure_links
 from graph_executor.measure_cache import CachedTime, MeasureCache, Setting
-from graph_executor.sampling import Samples
 from hios.costs.table import TableCosts
 from hios.errors import InvalidOption
 from hios.ir.graph import OpGraph
@@ -27,6 +26,7 @@ from hios.ir.ids import DeviceId, OpId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Device, Machine
 from hios.ir.schedule import Placement, Schedule
+from hios.statistics import Samples
 
 __all__ = ["MeasureOptions", "Measurement", "OperatorTime", "measure_costs", "operator_key"]
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from graph_executor.executor import ExecutorOptions, GraphExecutor, random_inputs
-from graph_executor.sampling import Samples
 from hios.errors import InvalidOption
 from hios.ir.ids import DeviceId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
 from hios.ir.schedule import Placement, Schedule
+from hios.statistics import Samples
 
 __all__ = ["SEQUENTIAL", "Candidate", "SelectOptions", "Selection", "select_fastest"]
 

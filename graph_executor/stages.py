@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graph_executor.dtypes import numpy_dtype
-from graph_executor.sampling import Samples
 from hios.costs.protocol import Stage
 from hios.errors import InvalidOption
 from hios.ir.ids import DeviceId, OpId, TensorId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
+from hios.statistics import Samples
 
 if TYPE_CHECKING:
     from graph_executor.cpu.gates import Gate

@@ -1,29 +1,88 @@
 """What is said about repeated measurements: median and spread, and ratios with an interval."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from hios.errors import InvalidOption
 
-__all__ = ["Ratio", "Summary", "ratio_of_medians", "summarize"]
+__all__ = ["Ratio", "Samples", "ratio_of_medians"]
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """Quantiles of samples in microseconds."""
+class Samples:
+    """Times of one thing, measured several times.
 
-    median_us: float
-    p10_us: float
-    p90_us: float
-    p99_us: float
-    n: int
+    Attributes
+    ----------
+    times_us
+        In the order of measurement; at least one.
+    """
+
+    times_us: tuple[float, ...]
+
+    def percentile_us(self, percent: float) -> float:
+        """Return a percentile, interpolated linearly between the two nearest samples.
+
+        Examples
+        --------
+        >>> Samples((1.0, 4.0, 2.0)).percentile_us(75)
+        3.0
+        """
+        ordered = sorted(self.times_us)
+        position = (len(ordered) - 1) * percent / 100
+        low = math.floor(position)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+    @property
+    def median_us(self) -> float:
+        """The middle one."""
+        return self.percentile_us(50)
+
+    @property
+    def p10_us(self) -> float:
+        """One in ten is shorter."""
+        return self.percentile_us(10)
+
+    @property
+    def p90_us(self) -> float:
+        """One in ten is longer."""
+        return self.percentile_us(90)
+
+    @property
+    def p99_us(self) -> float:
+        """One in a hundred is longer."""
+        return self.percentile_us(99)
+
+    @property
+    def min_us(self) -> float:
+        """The shortest."""
+        return min(self.times_us)
+
+    @property
+    def mean_us(self) -> float:
+        """The arithmetic mean."""
+        return math.fsum(self.times_us) / len(self.times_us)
 
     @property
     def spread(self) -> float:
-        """(p90 − p10) / median, without unit."""
-        return (self.p90_us - self.p10_us) / self.median_us if self.median_us else 0.0
+        """Half the distance from the 10th to the 90th percentile, over the median."""
+        median = self.median_us
+        return (self.p90_us - self.p10_us) / 2 / median if median > 0 else 0.0
+
+    @staticmethod
+    def of(times_us: Sequence[float]) -> "Samples":
+        """Return the samples of a list.
+
+        Raises
+        ------
+        InvalidOption
+            When it is empty.
+        """
+        if not times_us:
+            raise InvalidOption("no samples; measure at least once")
+        return Samples(tuple(times_us))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +92,6 @@ class Ratio:
     value: float
     low: float
     high: float
-
-
-def summarize(samples_us: Sequence[float]) -> Summary:
-    """Return median, p10, p90 and p99 of at least one sample.
-
-    Raises
-    ------
-    InvalidOption
-        When there are no samples.
-    """
-    if not len(samples_us):
-        raise InvalidOption("no samples to summarise; measure at least once")
-    median, p10, p90, p99 = (float(q) for q in np.quantile(samples_us, (0.5, 0.1, 0.9, 0.99)))
-    return Summary(median, p10, p90, p99, len(samples_us))
 
 
 def ratio_of_medians(
@@ -66,6 +111,8 @@ def ratio_of_medians(
     InvalidOption
         When either has no samples.
     """
+    import numpy as np  # not at the start of the command line
+
     above, below = np.asarray(numerator_us, float), np.asarray(denominator_us, float)
     if not above.size or not below.size:
         raise InvalidOption("a ratio needs samples on both sides; measure at least once")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hios.statistics import Ratio, Summary, ratio_of_medians, summarize
+from hios.statistics import Ratio, Samples, ratio_of_medians
 from hios_tvm.engines.protocol import Arrays, Engine
 
 __all__ = ["Comparison", "Row", "compare_engines"]
@@ -21,17 +21,14 @@ class Row:
     ----------
     name
         Of the engine.
-    samples_us
+    samples
         In the order measured.
-    summary
-        Of the samples.
     ratio
         Baseline's time over this one's: above 1 is faster than the baseline.
     """
 
     name: str
-    samples_us: tuple[float, ...]
-    summary: Summary
+    samples: Samples
     ratio: Ratio
 
 
@@ -83,7 +80,7 @@ def compare_engines(
             progress(turn + 1, warmup + repeat)
     return Comparison(
         tuple(
-            Row(engine.name, tuple(taken), summarize(taken), ratio_of_medians(samples[0], taken))
+            Row(engine.name, Samples.of(taken), ratio_of_medians(samples[0], taken))
             for engine, taken in zip(engines, samples, strict=True)
         )
     )

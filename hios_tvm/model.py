@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from graph_executor.executor import GraphExecutor
-from graph_executor.sampling import Samples
 from hios.costs.protocol import Costs
 from hios.ir.graph import OpGraph
 from hios.ir.kernels import CompiledGraph
@@ -15,6 +14,7 @@ from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
 from hios.ir.timeline import Timeline
 from hios.simulator import simulate
+from hios.statistics import Samples
 
 __all__ = ["Model"]
 

@@ -87,15 +87,15 @@ def command(
                 "rows": [
                     {
                         "name": row.name,
-                        "repeat": row.summary.n,
-                        "median_us": row.summary.median_us,
-                        "p10_us": row.summary.p10_us,
-                        "p90_us": row.summary.p90_us,
-                        "p99_us": row.summary.p99_us,
+                        "repeat": len(row.samples.times_us),
+                        "median_us": row.samples.median_us,
+                        "p10_us": row.samples.p10_us,
+                        "p90_us": row.samples.p90_us,
+                        "p99_us": row.samples.p99_us,
                         "speedup": row.ratio.value,
                         "speedup_low": row.ratio.low,
                         "speedup_high": row.ratio.high,
-                        "samples_us": row.samples_us,
+                        "samples_us": row.samples.times_us,
                     }
                     for row in compared.rows
                 ],
@@ -108,11 +108,11 @@ def command(
     rows = [
         (
             row.name,
-            format_us(row.summary.median_us),
-            format_us(row.summary.p10_us),
-            format_us(row.summary.p90_us),
-            format_us(row.summary.p99_us),
-            str(row.summary.n),
+            format_us(row.samples.median_us),
+            format_us(row.samples.p10_us),
+            format_us(row.samples.p90_us),
+            format_us(row.samples.p99_us),
+            str(len(row.samples.times_us)),
             f"{row.ratio.value:.2f}× ({row.ratio.low:.2f}–{row.ratio.high:.2f})",
         )
         for row in compared.rows

@@ -19,7 +19,6 @@ from graph_executor.executor import (
 from graph_executor.null import NullBackend
 from graph_executor.plan import Copy, Launch, Plan, StreamQueue, Wait
 from graph_executor.planner import make_plan
-from graph_executor.sampling import Samples
 from hios.errors import (
     DeviceUnavailable,
     ExecutionError,
@@ -39,6 +38,7 @@ from hios.ir import (
     Tensor,
     TensorId,
 )
+from hios.statistics import Samples
 
 NULL = ExecutorOptions(backend="null")
 

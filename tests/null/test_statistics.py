@@ -3,14 +3,14 @@
 import pytest
 
 from hios.errors import InvalidOption
-from hios.statistics import ratio_of_medians, summarize
+from hios.statistics import Samples, ratio_of_medians
 
 
 def test_quantiles_of_known_samples() -> None:
-    summary = summarize([float(i) for i in range(101)])
-    assert (summary.median_us, summary.p10_us, summary.p90_us, summary.p99_us) == (50, 10, 90, 99)
-    assert summary.n == 101
-    assert summary.spread == pytest.approx(1.6)
+    samples = Samples.of([float(i) for i in range(101)])
+    assert (samples.median_us, samples.p10_us, samples.p90_us, samples.p99_us) == (50, 10, 90, 99)
+    assert (samples.min_us, samples.mean_us) == (0, 50)
+    assert samples.spread == pytest.approx(0.8)
 
 
 def test_paired_ratio_ignores_drift_that_hits_both_sides() -> None:
@@ -29,6 +29,6 @@ def test_interval_holds_the_value() -> None:
 
 def test_no_samples_is_an_error() -> None:
     with pytest.raises(InvalidOption, match="no samples"):
-        summarize([])
+        Samples.of([])
     with pytest.raises(InvalidOption, match="both sides"):
         ratio_of_medians([1.0], [])
