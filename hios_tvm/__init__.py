@@ -12,23 +12,28 @@ from hios.errors import HiosError
 
 if TYPE_CHECKING:
     from graph_executor.executor import GraphExecutor
-    from hios_tvm.api import build, load, pipeline, schedule
+    from hios_tvm.api import build, load, pipeline, register_pipeline, schedule
+    from hios_tvm.model import Model
 
 __all__ = [
     "GraphExecutor",
     "HiosError",
+    "Model",
     "__version__",
     "build",
     "load",
     "pipeline",
+    "register_pipeline",
     "schedule",
 ]
 
 _HOMES = {
     "GraphExecutor": "graph_executor.executor",
+    "Model": "hios_tvm.model",
     "build": "hios_tvm.api",
     "load": "hios_tvm.api",
     "pipeline": "hios_tvm.api",
+    "register_pipeline": "hios_tvm.api",
     "schedule": "hios_tvm.api",
 }
 
