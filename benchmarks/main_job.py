@@ -37,7 +37,7 @@ from hios_tvm.sources import compile_model, resolve_model
 @click.command()
 @click.option("--model", default="light:inception_v1", show_default=True, help="The network.")
 @click.option("--scheduler", default="hios-lp", show_default=True, help="Who decides.")
-@click.option("--repeat", default=30, show_default=True, help="Measured rounds.")
+@click.option("--repeat", default=30, show_default=True, help="Counted runs of each engine.")
 @click.option("--budget", default=90.0, show_default=True, help="Seconds for all rounds.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -161,7 +161,7 @@ def _print(
 
     rounds = len(comparison.rows[0].samples.times_us)
     table = Table(
-        title=f"{model}: one run, {rounds} interleaved rounds; lower bound on two devices "
+        title=f"{model}: one run, {rounds} interleaved runs each; lower bound on two devices "
         f"{bound / 1e3:.2f} ms",
         title_justify="left",
     )

@@ -34,7 +34,9 @@ DEFAULT_MODELS = ",".join(f"light:{name}" for name in LIGHT_NETWORKS)
 @click.option("--schedulers", default="hios-lp", show_default=True, help="Comma-separated.")
 @click.option("--devices", default=2, show_default=True, help="Devices of equal shares of cores.")
 @click.option("--streams", default=1, show_default=True, help="Streams of each device.")
-@click.option("--repeat", default=40, show_default=True, help="Interleaved rounds.")
+@click.option(
+    "--repeat", default=40, show_default=True, help="Counted runs of each schedule, interleaved."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the raw figures as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
@@ -86,7 +88,7 @@ def measure_network(
     devices, streams
         Of the machine.
     repeat
-        Interleaved rounds.
+        Counted runs of each, interleaved in bursts.
     step
         Told the progress.
     """
