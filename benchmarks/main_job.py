@@ -6,7 +6,9 @@ gives it seeded weights, and compares, interleaved in one run:
 * TVM's virtual machine with TVM's default pipeline,
 * TVM's virtual machine with our kernels,
 * our executor, all operators in order on one device,
-* our executor as HIOS-LP says on two devices of one core each.
+* our executor as HIOS-LP says on two devices of one core each,
+* and, for who has both cores anyway, our executor on one device with both, every kernel wide,
+  and ONNX Runtime with one and with two threads.
 
 The outputs of all are compared with ONNX Runtime's. Writes the Gantt picture and the trace.
 """
@@ -19,6 +21,8 @@ import numpy as np
 
 from graph_executor.executor import random_inputs
 from hios.bounds import lower_bound
+from hios.costs.analytic import AnalyticCosts
+from hios.ir.presets import available_cores, cpu_machine
 from hios_tvm.api import pipeline
 from hios_tvm.cli.terminal import console, print_json, progress_bar
 from hios_tvm.comparison import Comparison, compare_engines
@@ -28,7 +32,6 @@ from hios_tvm.engines.hios_executor import HiosExecutor
 from hios_tvm.engines.onnx_runtime import OnnxRuntime
 from hios_tvm.engines.protocol import Arrays, Engine
 from hios_tvm.engines.tvm_vm import TvmVirtualMachine
-from hios_tvm.machines import resolve_machine
 from hios_tvm.report.gantt import draw_gantt
 from hios_tvm.report.trace import write_trace
 from hios_tvm.sources import compile_model, resolve_model
@@ -56,12 +59,21 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
         network = resolve_model(model)
         step("compile with our kernels", 0.02)
         compiled = compile_model(network)
-        machine = resolve_machine("cpu:0,cpu:1")
+        cores = available_cores()[:2]
+        machine = cpu_machine(["cpu:0", "cpu:1"], cores)
+        whole = cpu_machine(["cpu:0"], cores)
         step("measure every operator alone", 0.15)
         known = resolve_costs("profile", compiled, machine, is_cached=False)
         ours = decide(compiled, known.machine, known.costs, scheduler=scheduler, select=False)
         in_order = decide(
             compiled, known.machine, known.costs, scheduler="sequential", select=False
+        )
+        wide = decide(
+            compiled,
+            whole,
+            AnalyticCosts(compiled.graph, whole),
+            scheduler="sequential",
+            select=False,
         )
         predicted = ours.predict()
         in_order_us = in_order.predict()
@@ -72,12 +84,14 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
 
         default = compile_executable(network)
         step("compile for TVM's virtual machine, our kernels", 0.4)
-        carrying = compile_executable(network, pipeline=pipeline("cpu:0,cpu:1"))
+        carrying = compile_executable(network, pipeline=pipeline(machine=machine))
         engines: list[Engine] = [
             TvmVirtualMachine("TVM VM, default pipeline, 1 thread", default),
             TvmVirtualMachine("TVM VM, our kernels, 1 thread", carrying),
             HiosExecutor("hios-tvm, sequential, one 1-core device", in_order),
             HiosExecutor(f"hios-tvm, {scheduler}, two 1-core devices", ours),
+            HiosExecutor("hios-tvm, sequential, one 2-core device", wide),
+            OnnxRuntime(network, len(cores)),
         ]
         reference = OnnxRuntime(network)
         inputs = random_inputs(compiled.graph)
@@ -107,7 +121,7 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
         lower_bound_us=bound,
     )
     write_trace(compiled.graph, known.machine, [predicted, measured], trace)
-    predictions = [None, None, in_order_us.makespan_us, predicted.makespan_us, None]
+    predictions = [None, None, in_order_us.makespan_us, predicted.makespan_us, None, None, None]
     result = {
         "model": model,
         "operators": len(compiled.graph.operators),

@@ -15,14 +15,13 @@ import click
 
 from graph_executor.executor import random_inputs
 from hios.bounds import lower_bound
-from hios.ir.presets import available_cores
+from hios.ir.presets import available_cores, cpu_machine
 from hios.ir.serial import encode_json, write_bytes
 from hios_tvm.cli.terminal import console, print_json, progress_bar
 from hios_tvm.comparison import compare_engines
 from hios_tvm.costing import resolve_costs
 from hios_tvm.deciding import decide
 from hios_tvm.engines.hios_executor import HiosExecutor
-from hios_tvm.machines import resolve_machine
 from hios_tvm.models.light import LIGHT_NETWORKS
 from hios_tvm.sources import Progress, compile_model
 
@@ -32,7 +31,7 @@ DEFAULT_MODELS = ",".join(f"light:{name}" for name in LIGHT_NETWORKS)
 @click.command()
 @click.option("--models", default=DEFAULT_MODELS, show_default=True, help="Comma-separated.")
 @click.option("--schedulers", default="hios-lp", show_default=True, help="Comma-separated.")
-@click.option("--devices", default=2, show_default=True, help="Devices of equal shares of cores.")
+@click.option("--devices", default=2, show_default=True, help="Devices of one core each.")
 @click.option("--streams", default=1, show_default=True, help="Streams of each device.")
 @click.option(
     "--repeat", default=40, show_default=True, help="Counted runs of each schedule, interleaved."
@@ -95,9 +94,9 @@ def measure_network(
     step("compile", 0.0)
     compiled = compile_model(model)
     step("measure operators", 0.2)
-    known = resolve_costs(
-        "profile", compiled, resolve_machine(devices, streams=streams), is_cached=False
-    )
+    names = [f"cpu:{i}" for i in range(devices)]
+    machine = cpu_machine(names, available_cores()[:devices], streams)
+    known = resolve_costs("profile", compiled, machine, is_cached=False)
     decided = [
         decide(compiled, known.machine, known.costs, scheduler=name, select=False)
         for name in ["sequential", *schedulers]
