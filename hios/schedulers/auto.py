@@ -3,8 +3,9 @@
 1. The cheap schedulers run (`hios.schedulers.search.portfolio`); the simulator times them all.
 2. The best one-stream order is annealed (`hios.schedulers.search.annealing`): operators, chains
    and critical-path operators move between devices and in the order.
-3. Where devices have several streams, the result goes through HIOS's sliding window, and the
-   stages of the best candidates are improved (`hios.schedulers.search.stage_search`).
+3. Where devices have several streams, the result goes through HIOS's sliding window; operators
+   are dealt out to streams without stages (`hios.schedulers.search.stream_search`); and the stages
+   of the best candidates are improved (`hios.schedulers.search.stage_search`).
 4. The simulator chooses among everything found, so the result is never worse than a scheduler
    that took part.
 
@@ -34,7 +35,7 @@ __all__ = ["DEFAULT_EVALUATIONS", "EVALUATIONS_PER_SECOND", "auto"]
 DEFAULT_EVALUATIONS = 400_000
 """Moves tried by default: well under a second for 200 operators."""
 
-_LARGE = 1000
+_LARGE = 500
 """Operators from which on the default effort shrinks in proportion."""
 
 EVALUATIONS_PER_SECOND = 400_000
@@ -77,7 +78,7 @@ def auto(
     evaluations
         Moves that the search may try; 0 leaves the portfolio. By default
         `DEFAULT_EVALUATIONS`, or `EVALUATIONS_PER_SECOND` for each second of `budget`; fewer for
-        more than 1,000 operators.
+        more than 500 operators.
     budget
         Seconds after which the search is cut short. The rivals run in any case.
     seed
@@ -183,6 +184,7 @@ def _improve(
         order_of_schedule,
     )
     from hios.schedulers.search.stage_search import has_one_stage_each, search_stages
+    from hios.schedulers.search.stream_search import search_streams
 
     plain = [rival for rival in rivals if not rival.schedule.alternatives]
     found: list[Candidate] = []
@@ -197,10 +199,10 @@ def _improve(
 
     if plain and problem.n_devices > 1:
         effort = Effort(
-            evaluations if not has_streams else evaluations // 2,
+            evaluations if not has_streams else evaluations // 4,
             deadline_s,
             seed,
-            partial(_report_part, report, "anneal", 0.3, 0.3 if has_streams else 0.7),
+            partial(_report_part, report, "anneal", 0.3, 0.2 if has_streams else 0.7),
         )
         annealed = anneal_order(problem, [rival.schedule for rival in plain], target_us, effort)
         tally.evaluations += annealed.evaluations
@@ -209,18 +211,32 @@ def _improve(
         keep("annealing", ordered)
         if has_streams:
             keep("annealing, window", slide_window(problem, ordered))
+    if plain and has_streams:
+        start = min((*plain, *found), key=lambda candidate: candidate.makespan_us)
+        effort = Effort(
+            evaluations // 4,
+            deadline_s,
+            seed,
+            partial(_report_part, report, "streams", 0.5, 0.2),
+        )
+        streamed, annealed = search_streams(
+            problem, *order_of_schedule(problem, start.schedule), effort
+        )
+        tally.evaluations += annealed.evaluations
+        tally.is_truncated |= annealed.is_truncated
+        keep("streams", streamed)
     if has_streams:
         staged = sorted(
             (one for one in (*plain, *found) if has_one_stage_each(one.schedule)),
             key=lambda candidate: candidate.makespan_us,
         )[:2]
-        moves = evaluations // (_STAGE_SHARE * (1 if problem.n_devices == 1 else 2))
+        moves = evaluations // (2 * _STAGE_SHARE)
         for turn, start in enumerate(staged):
             effort = Effort(
                 moves // len(staged),
                 deadline_s,
                 seed + turn,
-                partial(_report_part, report, "stages", 0.6 + 0.2 * turn, 0.2),
+                partial(_report_part, report, "stages", 0.7 + 0.15 * turn, 0.15),
             )
             result = search_stages(problem, start.schedule, target_us, effort)
             tally.evaluations += result.evaluations

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hios.bounds import lower_bound
 from hios.errors import InfeasibleSchedule, InvalidOption
 from hios.graph_file import read_graph_file
-from hios.ir import Machine, OpGraph, Schedule
+from hios.ir import DeviceId, Machine, OpGraph, Schedule
 from hios.ir.presets import abstract_machine, cpu_machine, preset
 from hios.ir.validation import validate_schedule
 from hios.problem import Problem
@@ -23,6 +23,7 @@ from hios.schedulers import get_scheduler, schedule
 from hios.schedulers.search.annealing import Effort, anneal_order, links_by_reader
 from hios.schedulers.search.portfolio import RIVALS, rivals_for
 from hios.schedulers.search.stage_search import has_one_stage_each, search_stages
+from hios.schedulers.search.stream_search import slowdown
 from hios.simulator import makespan
 from hios.testing import (
     chain,
@@ -153,13 +154,40 @@ def test_the_stage_search_reckons_as_the_simulator_does(seed: int, n_operators: 
         assert makespan(graph, machine, costs, decided) <= result.makespan_us * (1 + 1e-12)
 
 
-def test_stages_are_improved_beyond_the_portfolio() -> None:
+def test_stages_are_improved_beyond_the_window() -> None:
     file = read_graph_file(DAGS / f"{SMALL[2]}.json")
     machine = abstract_machine(2, streams=2)
-    decided = schedule("auto", file.graph, machine, file.costs(machine))
+    costs = file.costs(machine)
+    start = schedule("hios-mr", file.graph, machine, costs)
+    problem = Problem(file.graph, machine, costs)
+    result = search_stages(problem, start, 0.0, Effort(2500))
+    before = makespan(file.graph, machine, costs, start)
+    assert makespan(file.graph, machine, costs, result.schedule) < 0.98 * before
+    stages = result.schedule.stages()
+    assert any(len(groups) > 1 for groups in stages[DeviceId(0)])
+    assert any(len(groups) > 1 for groups in stages[DeviceId(1)])
+
+
+def test_streams_without_stages_are_found_where_there_is_work_for_all() -> None:
+    """A stage waits for its slowest group; streams of their own do not."""
+    file = read_graph_file(DAGS / f"{LARGE[2]}.json")
+    machine = abstract_machine(2, streams=2)
+    costs = file.costs(machine)
+    decided = schedule("auto", file.graph, machine, costs)
+    assert decided.notes["winner"] == "streams"
     best = min(float(us) for name, us in decided.notes.items() if name.startswith("rival_"))
-    assert float(decided.notes["makespan_us"]) < 0.98 * best
-    assert any(len(groups) > 1 for stages in decided.stages().values() for groups in stages)
+    assert float(decided.notes["makespan_us"]) < 0.96 * best
+    assert {p.stream for p in decided.placements if p.device == 0} == {0, 1}
+
+
+def test_slowdown_is_that_of_typical_company() -> None:
+    graph = fan_out(20)
+    machine = abstract_machine(1, streams=4)
+    for utilization, expected in ((1.0, 4.0), (0.5, 3.0), (0.0, 2.5)):
+        costs = uniform_costs(graph, machine, utilization=utilization)
+        assert slowdown(Problem(graph, machine, costs), 0) == pytest.approx(expected)
+    alone = abstract_machine(1)
+    assert slowdown(Problem(graph, alone, uniform_costs(graph, alone)), 0) == 1.0
 
 
 @pytest.mark.parametrize(

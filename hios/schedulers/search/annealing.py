@@ -22,11 +22,19 @@ from hios.schedulers.search.kernel import (
     MAKESPAN,
     N_CRITICAL,
     TEMPERATURE,
+    Instance,
     anneal,
     evaluate,
 )
 
-__all__ = ["Annealed", "Effort", "anneal_order", "order_of_schedule"]
+__all__ = [
+    "Annealed",
+    "Effort",
+    "anneal_instance",
+    "anneal_order",
+    "links_by_reader",
+    "order_of_schedule",
+]
 
 # Start of the temperature, as a part of the mean operator time, and how far it falls.
 _HOT, _HOTTEST, _FALL = 0.05, 0.2, 0.1
@@ -145,10 +153,29 @@ def anneal_order(
     Annealed
         Never worse than the starts as one-stream schedules.
     """
-    inst = make_instance(problem)
-    best: tuple[float, list[int], list[int]] | None = None
-    for schedule in starts:
-        order, device = order_of_schedule(problem, schedule)
+    orders = [order_of_schedule(problem, schedule) for schedule in starts]
+    return anneal_instance(make_instance(problem), orders, target_us, effort)
+
+
+def anneal_instance(
+    inst: Instance,
+    starts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    target_us: float,
+    effort: Effort,
+) -> Annealed:
+    """Improve the best of some orders and devices.
+
+    Parameters
+    ----------
+    inst
+        At least one operator.
+    starts
+        At least one topological order of all nodes, each with the device of every node.
+    target_us, effort
+        As for `anneal_order`.
+    """
+    best: tuple[float, Sequence[int], Sequence[int]] | None = None
+    for order, device in starts:
         makespan = float(evaluate(inst, make_state(inst, order, device, effort.seed)))
         if best is None or makespan < best[0]:
             best = (makespan, order, device)
@@ -156,7 +183,7 @@ def anneal_order(
     state = make_state(inst, best[1], best[2], effort.seed)
     state.scalars[MAKESPAN] = state.scalars[BEST] = evaluate(inst, state)
 
-    mean = sum(problem.mean_time) / inst.n_movable
+    mean = float(inst.time.sum()) / (inst.n_movable * inst.time.shape[1])
     hot = mean * min(_HOTTEST, _HOT * max(1.0, _HOT_OPERATORS / inst.n_movable))
     n_rounds = max(1, round(effort.evaluations / (_ROUND * max(_SMALL, inst.n_movable))))
     is_truncated = False
@@ -166,7 +193,7 @@ def anneal_order(
         if turn:
             state.order[:] = state.best_order
             state.device[:] = state.best_device
-            state.position[state.order] = range(problem.n_nodes)
+            state.position[state.order] = range(inst.time.shape[0])
             state.scalars[MAKESPAN] = evaluate(inst, state)
             state.counters[N_CRITICAL] = -1
         state.scalars[TEMPERATURE] = hot
