@@ -106,7 +106,8 @@ def read_embedded(executable: Any) -> Embedded:
     Parameters
     ----------
     executable
-        From ``tvm.compile`` with a pipeline of ours, or the library loaded after an export.
+        From ``tvm.compile`` with a pipeline of ours or ``relay.build`` in a pass context of ours,
+        or the library loaded after an export.
 
     Raises
     ------
@@ -120,7 +121,8 @@ def read_embedded(executable: Any) -> Embedded:
     if not isinstance(text, str):
         raise ArtifactMismatch(
             "the executable carries no schedule; compile it with "
-            "relax_pipeline=hios_tvm.pipeline(devices=[...])"
+            "relax_pipeline=hios_tvm.pipeline(devices=[...]), or build it inside "
+            "hios_tvm.pass_context(devices=[...]) where TVM has Relay"
         )
     manifest = decode_json(text, _Manifest, ArtifactMismatch, "embedded manifest")
     if manifest.format != EMBEDDING_FORMAT:

@@ -7,8 +7,9 @@ compiled and named before, so none changes.
 
 Every operator's node has ``hios_op`` (its id), ``hios_device``, ``hios_stream`` and, on a device
 with stages, ``hios_stage``. The node of operator 0 also has ``hios_manifest`` (JSON: format, TVM
-version, target, attributes), ``hios_graph``, ``hios_schedule`` and ``hios_machine`` (JSON of
-those types). In a module that is not lowered, ``main`` carries the latter four as attributes.
+version, target, ids of the weights, attributes), ``hios_graph``, ``hios_schedule`` and
+``hios_machine`` (JSON of those types). In a module that is not lowered, ``main`` carries the
+latter four as attributes.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def embed(mod: Any, extracted: ExtractedRelay, machine: Machine, schedule: Sched
                 "format": EMBEDDING_FORMAT,
                 "tvm_version": str(tvm.__version__),
                 "target": target,
+                "weights": sorted(extracted.constants),
                 "attrs": {"source": "relay"},
             },
             sort_keys=True,

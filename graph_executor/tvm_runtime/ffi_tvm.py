@@ -1,15 +1,8 @@
-"""The one adapter to TVM's runtime; no other file of this package imports it.
+"""TVM on ``tvm_ffi`` (0.27, Relax).
 
-TVM's Python API moves at every release, so what the executor needs is named here in its own
-words: load a library, look up a kernel, allocate memory of a device, see a part of it as a
-tensor, copy, and set the threads that a kernel uses.
-
-Kernels are called in destination-passing style, inputs first. They refuse tensors whose device
-ids differ, on the CPU too, so every logical CPU device has an id of its own and a missing copy
-cannot pass unnoticed. Views at an offset need kernels whose buffers declare an offset factor.
+Views at an offset need kernels whose buffers declare an offset factor, as our passes see to.
 """
 
-import ctypes
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -18,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tvm
 
 from graph_executor.dtypes import numpy_dtype
 from graph_executor.host import vector_features
+from graph_executor.tvm_runtime.huge_pages import prefer_huge_pages
+from graph_executor.tvm_runtime.protocol import Array, Kernel
 from hios.errors import ArtifactMismatch, StorageError
 
 __all__ = [
-    "Array",
-    "Kernel",
     "Memory",
     "bind_copy",
     "bind_launch",
@@ -39,9 +31,6 @@ __all__ = [
     "set_threads",
     "target_features",
 ]
-
-Array = npt.NDArray[Any]
-Kernel = Callable[..., Any]
 
 _SPECIFY_ONE_CORE_PER_THREAD = -2
 
@@ -75,7 +64,7 @@ class Memory:
             (max(1, size_bytes),), "uint8", tvm.runtime.device(kind, index)
         )
         self._bytes: Array = np.from_dlpack(self._base)
-        _prefer_huge_pages(self._bytes)
+        prefer_huge_pages(self._bytes)
 
     def tensor(self, offset: int, shape: Sequence[int], dtype: str) -> Any:
         """Return a part of it as a tensor that kernels take."""
@@ -233,14 +222,3 @@ def target_features(target: str) -> tuple[str, ...]:
     return tuple(
         sorted(vector_features([str(name) for name in features(tvm.target.Target(described))]))
     )
-
-
-def _prefer_huge_pages(data: Array) -> None:
-    """Ask for huge pages: weights of tens of megabytes otherwise miss the TLB all the time."""
-    advise = getattr(ctypes.CDLL(None), "madvise", None)
-    page = 2 << 20
-    start = -(-data.ctypes.data // page) * page
-    end = (data.ctypes.data + data.nbytes) // page * page
-    if advise is not None and end > start:
-        # A hint: where the kernel refuses, small pages are as right.
-        advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), 14)
