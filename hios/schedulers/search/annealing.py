@@ -14,18 +14,17 @@ from hios.ir.ids import DeviceId, TensorId
 from hios.ir.schedule import LinkOrder, Schedule
 from hios.problem import Problem
 from hios.schedulers.assembly import assemble
-from hios.schedulers.search.arrays import make_instance, make_state
-from hios.schedulers.search.kernel import (
+from hios.schedulers.search.arrays import (
     BEST,
-    COOLING_STEP,
     EVALUATIONS,
     MAKESPAN,
     N_CRITICAL,
     TEMPERATURE,
     Instance,
-    anneal,
-    evaluate,
+    make_instance,
+    make_state,
 )
+from hios.schedulers.search.kernel import COOLING_STEP, anneal, evaluate
 
 __all__ = [
     "Annealed",

@@ -2,16 +2,122 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from hios.ir.ids import DeviceId, TensorId
 from hios.problem import Problem
-from hios.schedulers.search.kernel import Instance, State
 
-__all__ = ["make_instance", "make_state"]
+__all__ = [
+    "ACCEPTED",
+    "BEST",
+    "EVALUATIONS",
+    "MAKESPAN",
+    "N_CRITICAL",
+    "TEMPERATURE",
+    "Instance",
+    "State",
+    "make_instance",
+    "make_state",
+]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
+
+# Indices into `State.scalars` and `State.counters`.
+MAKESPAN, BEST, TEMPERATURE = 0, 1, 2
+EVALUATIONS, ACCEPTED, N_CRITICAL = 0, 1, 2
 
 _N_DRAWS = 4096
+
+
+class Instance(NamedTuple):
+    """A problem as arrays; n nodes in topological numbering, m devices.
+
+    Attributes
+    ----------
+    time
+        ``(n, m)``, µs.
+    first_movable, n_movable
+        The nodes that are operators; the others, before and behind, are pinned.
+    starts
+        ``(n + 1, 2)``: the first entry of each node in `preds` and in `succs`.
+    preds
+        ``(k, 2)``: producer and tensor of each tensor that a node reads.
+    succs
+        Successors, each once.
+    copy_us
+        ``(tensors, m · m)``, by source · m + destination.
+    tail
+        Longest path after each node, without transfers.
+    occupies
+        ``(m,)``: copies into the device keep it busy.
+    is_contended
+        Each directed link carries one copy at a time.
+    is_simple
+        Neither of these two anywhere.
+    draws
+        Exponentially distributed thresholds, a power of two of them.
+    """
+
+    time: Floats
+    first_movable: int
+    n_movable: int
+    starts: Ints
+    preds: Ints
+    succs: Ints
+    copy_us: Floats
+    tail: Floats
+    occupies: Flags
+    is_contended: bool
+    is_simple: bool
+    draws: Floats
+
+
+class State(NamedTuple):
+    """Where the search stands; all arrays are overwritten.
+
+    Attributes
+    ----------
+    order, position, device, finish
+        The current state and its finish times.
+    best_order, best_device
+        The best state seen.
+    scalars
+        Makespan, best makespan, temperature.
+    counters
+        Evaluations, accepted moves, length of `critical` (−1: unknown).
+    random
+        One word of xorshift.
+    critical
+        Movable operators of the critical path.
+    old_finish, free, known, touched, dirty, arrival, is_here, link_free, shifts
+        Scratch.
+    """
+
+    order: Ints
+    position: Ints
+    device: Ints
+    finish: Floats
+    best_order: Ints
+    best_device: Ints
+    scalars: Floats
+    counters: Ints
+    random: Words
+    critical: Ints
+    old_finish: Floats
+    free: Floats
+    known: Flags
+    touched: Flags
+    dirty: Flags
+    arrival: Floats
+    is_here: Flags
+    link_free: Floats
+    shifts: Ints
 
 
 def make_instance(problem: Problem) -> Instance:

@@ -10,25 +10,30 @@ times coincide with the old ones again, and is abandoned when an operator's fini
 longest path behind it exceeds what annealing would accept (the threshold is drawn first). Where
 copies queue on links or occupy their destination, a state is re-timed from its beginning.
 
-Importing this module imports numba; nothing else in `hios` does. With ``NUMBA_DISABLE_JIT=1`` the
-same code runs uncompiled and decides the same. Only additions, comparisons and one product are
-done on times, so results do not depend on the machine.
+Only additions, comparisons and one product are done on times, so results do not depend on the
+machine. All that calls each other stands in this one file: what is compiled is kept on disk until
+its file changes.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
-
-import numba
 import numpy as np
-import numpy.typing as npt
 
-__all__ = ["COOLING_STEP", "Instance", "State", "anneal", "evaluate", "time_stages"]
+from hios.schedulers.search.arrays import (
+    ACCEPTED,
+    BEST,
+    EVALUATIONS,
+    MAKESPAN,
+    N_CRITICAL,
+    TEMPERATURE,
+    Flags,
+    Floats,
+    Instance,
+    Ints,
+    State,
+    Words,
+)
+from hios.schedulers.search.compiled import compiled
 
-F = TypeVar("F", bound=Callable[..., Any])
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-Words = npt.NDArray[np.uint64]
+__all__ = ["COOLING_STEP", "anneal", "evaluate"]
 
 # Probabilities of the moves, in 1/1024.
 _CRITICAL = 512
@@ -42,112 +47,12 @@ _MAX_SHIFTS = 4
 # Evaluations between two steps of the temperature.
 COOLING_STEP = 256
 
-# Indices into `State.scalars` and `State.counters`.
-MAKESPAN, BEST, TEMPERATURE = 0, 1, 2
-EVALUATIONS, ACCEPTED, N_CRITICAL = 0, 1, 2
-
-
-class Instance(NamedTuple):
-    """A problem as arrays; n nodes in topological numbering, m devices.
-
-    Attributes
-    ----------
-    time
-        ``(n, m)``, µs.
-    first_movable, n_movable
-        The nodes that are operators; the others, before and behind, are pinned.
-    starts
-        ``(n + 1, 2)``: the first entry of each node in `preds` and in `succs`.
-    preds
-        ``(k, 2)``: producer and tensor of each tensor that a node reads.
-    succs
-        Successors, each once.
-    copy_us
-        ``(tensors, m · m)``, by source · m + destination.
-    tail
-        Longest path after each node, without transfers.
-    occupies
-        ``(m,)``: copies into the device keep it busy.
-    is_contended
-        Each directed link carries one copy at a time.
-    is_simple
-        Neither of these two anywhere.
-    draws
-        Exponentially distributed thresholds, a power of two of them.
-    """
-
-    time: Floats
-    first_movable: int
-    n_movable: int
-    starts: Ints
-    preds: Ints
-    succs: Ints
-    copy_us: Floats
-    tail: Floats
-    occupies: Flags
-    is_contended: bool
-    is_simple: bool
-    draws: Floats
-
-
-class State(NamedTuple):
-    """Where the search stands; all arrays are overwritten.
-
-    Attributes
-    ----------
-    order, position, device, finish
-        The current state and its finish times.
-    best_order, best_device
-        The best state seen.
-    scalars
-        Makespan, best makespan, temperature.
-    counters
-        Evaluations, accepted moves, length of `critical` (−1: unknown).
-    random
-        One word of xorshift.
-    critical
-        Movable operators of the critical path.
-    old_finish, free, known, touched, dirty, arrival, is_here, link_free, shifts
-        Scratch.
-    """
-
-    order: Ints
-    position: Ints
-    device: Ints
-    finish: Floats
-    best_order: Ints
-    best_device: Ints
-    scalars: Floats
-    counters: Ints
-    random: Words
-    critical: Ints
-    old_finish: Floats
-    free: Floats
-    known: Flags
-    touched: Flags
-    dirty: Flags
-    arrival: Floats
-    is_here: Flags
-    link_free: Floats
-    shifts: Ints
-
-
-def _compiled(function: F) -> F:
-    """Compile with numba and keep the result on disk where there is a place for it."""
-    try:
-        return cast(F, numba.njit(cache=True, error_model="numpy")(function))
-    except RuntimeError as problem:
-        # Neither the package's folder nor the user's cache can be written.
-        if "no locator available" not in str(problem):
-            raise
-        return cast(F, numba.njit(error_model="numpy")(function))
-
 
 # The functions below take single arrays, not tuples of them: each array taken out of a tuple
 # costs compiled code two atomic operations.
 
 
-@_compiled
+@compiled
 def _random(word: Words) -> int:
     """Advance xorshift64 and return 53 random bits."""
     x = word[0]
@@ -158,18 +63,18 @@ def _random(word: Words) -> int:
     return int(np.int64(x >> np.uint64(11)))
 
 
-@_compiled
+@compiled
 def _below(word: Words, limit: int) -> int:
     """Return a random integer in [0, limit)."""
     return _random(word) % limit
 
 
-@_compiled
+@compiled
 def _chance(word: Words, in_1024: int) -> bool:
     return (_random(word) & 1023) < in_1024
 
 
-@_compiled
+@compiled
 def _shift(order: Ints, position: Ints, old: int, new: int) -> None:
     """Move the node at position `old` to `new`; those between close up."""
     v = order[old]
@@ -187,7 +92,7 @@ def _shift(order: Ints, position: Ints, old: int, new: int) -> None:
     position[v] = new
 
 
-@_compiled
+@compiled
 def _window(starts: Ints, preds: Ints, succs: Ints, position: Ints, v: int) -> tuple[int, int]:
     """Return the first and last position that v may have while the others keep their order."""
     low, high = 0, position.shape[0] - 1
@@ -198,7 +103,7 @@ def _window(starts: Ints, preds: Ints, succs: Ints, position: Ints, v: int) -> t
     return low, high
 
 
-@_compiled
+@compiled
 def _neighbour(starts: Ints, preds: Ints, succs: Ints, word: Words, v: int) -> int:
     """Return a random predecessor or successor of v, or −1."""
     n_preds = starts[v + 1, 0] - starts[v, 0]
@@ -211,7 +116,7 @@ def _neighbour(starts: Ints, preds: Ints, succs: Ints, word: Words, v: int) -> i
     return int(succs[starts[v, 1] + j - n_preds])
 
 
-@_compiled
+@compiled
 def _time_from(
     starts: Ints,
     preds: Ints,
@@ -297,7 +202,7 @@ def _time_from(
     return makespan <= limit, makespan, n
 
 
-@_compiled
+@compiled
 def _time_all(
     starts: Ints,
     preds: Ints,
@@ -360,7 +265,7 @@ def _time_all(
     return makespan <= limit, makespan, n
 
 
-@_compiled
+@compiled
 def evaluate(inst: Instance, st: State) -> float:
     """Time the current state and return its makespan in µs."""
     if inst.is_simple:
@@ -407,7 +312,7 @@ def evaluate(inst: Instance, st: State) -> float:
     )[1]
 
 
-@_compiled
+@compiled
 def _trace(inst: Instance, st: State) -> None:
     """Follow what the last finish waited for back to the beginning."""
     starts, preds, time, copy_us = inst.starts, inst.preds, inst.time, inst.copy_us
@@ -450,7 +355,7 @@ def _trace(inst: Instance, st: State) -> None:
     st.counters[N_CRITICAL] = count
 
 
-@_compiled
+@compiled
 def _record(
     order: Ints, position: Ints, device: Ints, shifts: Ints, index: int, v: int, new: int, to: int
 ) -> None:
@@ -463,7 +368,7 @@ def _record(
     device[v] = to
 
 
-@_compiled
+@compiled
 def anneal(inst: Instance, st: State, evaluations: int, cooling: float, target: float) -> None:
     """Go on annealing from the current state.
 
@@ -628,81 +533,3 @@ def anneal(inst: Instance, st: State, evaluations: int, cooling: float, target: 
         for q in range(n_shifts - 1, -1, -1):
             _shift(order, position, shifts[q, 2], shifts[q, 1])
             device[shifts[q, 0]] = shifts[q, 3]
-
-
-@_compiled
-def time_stages(
-    inst: Instance,
-    st: State,
-    stage_of: Ints,
-    duration: Floats,
-    limit: float,
-) -> float:
-    """Time a state whose nodes are gathered into stages; infinite when above `limit`.
-
-    Parameters
-    ----------
-    inst, st
-        The problem; `State.order` names the nodes of a stage one after another, and
-        `State.finish` is overwritten.
-    stage_of
-        Stage of each node.
-    duration
-        Time of each stage, µs.
-    limit
-        Give up as soon as the makespan must exceed this.
-    """
-    starts, preds, tail, copy_us, occupies = (
-        inst.starts,
-        inst.preds,
-        inst.tail,
-        inst.copy_us,
-        inst.occupies,
-    )
-    order, device, finish, free = st.order, st.device, st.finish, st.free
-    arrival, is_here, link_free = st.arrival, st.is_here, st.link_free
-    n = order.shape[0]
-    m = free.shape[0]
-    free[:] = 0.0
-    link_free[:] = 0.0
-    is_here[:] = False
-    makespan = 0.0
-    i = 0
-    while i < n:
-        stage = stage_of[order[i]]
-        d = device[order[i]]
-        ready = 0.0
-        behind = i
-        while behind < n and stage_of[order[behind]] == stage:
-            v = order[behind]
-            behind += 1
-            for e in range(starts[v, 0], starts[v + 1, 0]):
-                u = preds[e, 0]
-                if stage_of[u] == stage:
-                    continue
-                source = device[u]
-                if source == d:
-                    ready = max(ready, finish[u])
-                    continue
-                which = preds[e, 1] * m + d
-                if not is_here[which]:
-                    is_here[which] = True
-                    cost = copy_us[preds[e, 1], source * m + d]
-                    begin = finish[u]
-                    if occupies[d]:
-                        begin = max(begin, free[d])
-                        free[d] = begin + cost
-                    elif inst.is_contended:
-                        begin = max(begin, link_free[source * m + d])
-                        link_free[source * m + d] = begin + cost
-                    arrival[which] = begin + cost
-                ready = max(ready, arrival[which])
-        now = max(ready, free[d]) + duration[stage]
-        free[d] = now
-        makespan = max(makespan, now)
-        for j in range(i, behind):
-            finish[order[j]] = now
-            if now + tail[order[j]] > limit:
-                return np.inf
-        i = behind
-    return makespan if makespan <= limit else np.inf

@@ -23,7 +23,7 @@ from hios.ir.schedule import Placement, Schedule
 from hios.problem import Problem
 from hios.schedulers.search.annealing import Effort
 from hios.schedulers.search.arrays import make_instance, make_state
-from hios.schedulers.search.kernel import time_stages
+from hios.schedulers.search.stage_timing import time_stages
 
 __all__ = ["StageResult", "has_one_stage_each", "search_stages"]
 

@@ -17,8 +17,7 @@ from hios.ir.ids import DeviceId, OpId, StreamId
 from hios.ir.schedule import Placement, Schedule
 from hios.problem import Problem
 from hios.schedulers.search.annealing import Annealed, Effort, anneal_instance
-from hios.schedulers.search.arrays import make_instance
-from hios.schedulers.search.kernel import Instance
+from hios.schedulers.search.arrays import Instance, make_instance
 
 __all__ = ["search_streams", "slowdown"]
 
