@@ -80,7 +80,8 @@ def auto(
         `DEFAULT_EVALUATIONS`, or `EVALUATIONS_PER_SECOND` for each second of `budget`; fewer for
         more than 500 operators.
     budget
-        Seconds after which the search is cut short. The rivals run in any case.
+        Seconds after which the search is cut short. The rivals run in any case, and compiling
+        the inner loop, at its first use on a machine, does not count.
     seed
         Of the random numbers.
     progress
@@ -124,8 +125,8 @@ def auto(
         evaluations = math.ceil(granted)
     target = bounds.lower_bound_us * _ROUNDING
     if evaluations and best.makespan_us > target:
-        deadline = None if budget is None else began + budget
-        found = _improve(problem, rivals, target, evaluations, deadline, seed, report, tally)
+        left = None if budget is None else budget - (time.monotonic() - began)
+        found = _improve(problem, rivals, target, evaluations, left, seed, report, tally)
         # Ties go to the simpler schedule.
         best = min((best, *found), key=lambda candidate: candidate.makespan_us)
     report("done", 1.0)
@@ -170,7 +171,7 @@ def _improve(
     rivals: list[Candidate],
     target_us: float,
     evaluations: int,
-    deadline_s: float | None,
+    seconds: float | None,
     seed: int,
     report: Progress,
     tally: _Tally,
@@ -187,6 +188,12 @@ def _improve(
     from hios.schedulers.search.stream_search import search_streams
 
     plain = [rival for rival in rivals if not rival.schedule.alternatives]
+    deadline_s: float | None = None
+    if seconds is not None:
+        if plain:
+            # The first use on a machine compiles the inner loop: no part of the budget.
+            anneal_order(problem, [plain[0].schedule], 0.0, Effort(1))
+        deadline_s = time.monotonic() + seconds
     found: list[Candidate] = []
     has_streams = any(device.streams > 1 for device in problem.machine.devices)
 
