@@ -28,15 +28,19 @@ from hios_tvm.model import Model
 __all__ = ["SUPPORTED_OPERATORS", "UNSUPPORTED_CASES", "HiosBackend", "HiosBackendRep"]
 
 SUPPORTED_OPERATORS: tuple[str, ...] = (
-    *("Add", "And", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Ceil", "Clip"),
-    *("Concat", "ConstantOfShape", "Conv", "Cos", "DepthToSpace", "Div", "Dropout", "Elu"),
-    *("Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gelu", "Gemm"),
-    *("GlobalAveragePool", "GlobalMaxPool", "Greater", "HardSigmoid", "HardSwish", "Identity"),
-    *("InstanceNormalization", "LRN", "LeakyRelu", "Less", "Log", "LogSoftmax", "MatMul", "Max"),
+    *("Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan"),
+    *("Atanh", "AveragePool", "BatchNormalization", "BitShift", "Cast", "Ceil", "Clip"),
+    *("Concat", "ConstantOfShape", "Conv", "Cos", "DepthToSpace", "Div", "Dropout", "Einsum"),
+    *("Elu", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements"),
+    *("GatherND", "Gelu", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater"),
+    *("GreaterOrEqual", "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax"),
+    *("Identity", "InstanceNormalization", "IsNaN", "LRN", "LayerNormalization", "LeakyRelu"),
+    *("Less", "LessOrEqual", "Log", "LogSoftmax", "LpPool", "MatMul", "MatMulInteger", "Max"),
     *("MaxPool", "Mean", "Min", "Mul", "Neg", "Not", "Or", "PRelu", "Pad", "Reciprocal"),
-    *("ReduceL2", "ReduceMean", "ReduceProd", "Relu", "Reshape", "Selu", "Sigmoid", "Sign", "Sin"),
-    *("Slice", "Softmax", "Softplus", "Softsign", "Split", "Sqrt", "Squeeze", "Sub", "Sum"),
-    *("Tanh", "Tile", "Transpose", "Unsqueeze", "Where"),
+    *("ReduceL1", "ReduceL2", "ReduceMean", "ReduceProd", "ReduceSum", "Relu", "Reshape"),
+    *("Round", "Selu", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softmax"),
+    *("Softplus", "Softsign", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tan", "Tanh"),
+    *("ThresholdedRelu", "Tile", "Transpose", "Unsqueeze", "Where", "Xor"),
 )
 """Operators whose node tests pass, all but those of `UNSUPPORTED_CASES`."""
 

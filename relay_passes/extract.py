@@ -124,6 +124,10 @@ class _Extractor:
 
     def _value(self, expr: Any, name: str) -> Any:
         if isinstance(expr, relax.Var):
+            if expr not in self.values:
+                raise UnsupportedModel(
+                    f"the shape at {name!r} depends on data; a compiled model has static shapes"
+                )
             return self.values[expr]
         if isinstance(expr, relax.Tuple):
             return tuple(self._value(f, f"{name}.{i}") for i, f in enumerate(expr.fields))

@@ -6,7 +6,7 @@ line is better than a wrong number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,14 @@ def refuse_mistranslated(model: Any) -> None:
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             constants[node.output[0]] = node.attribute[0].t
+    consumed = {name for node in model.graph.node for name in node.input}
+    consumed |= {output.name for output in model.graph.output}
     for node in model.graph.node:
         attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         reason = _reason(
             node,
             attrs,
+            [name in consumed for name in node.output],
             lambda name: numpy_helper.to_array(constants[name]) if name in constants else None,
         )
         if reason is not None:
@@ -47,8 +50,7 @@ def refuse_mistranslated(model: Any) -> None:
             raise UnsupportedModel(f"ONNX operator {node.op_type} ({label!r}): {reason}")
 
 
-def _reason(node: Any, attrs: Mapping[str, Any], constant: Any) -> str | None:
-    used = [bool(name) for name in node.output]
+def _reason(node: Any, attrs: Mapping[str, Any], used: Sequence[bool], constant: Any) -> str | None:
     kind = node.op_type
     if kind == "BatchNormalization" and attrs.get("training_mode", 0):
         return "training mode is not supported; export the model for inference"
@@ -56,6 +58,14 @@ def _reason(node: Any, attrs: Mapping[str, Any], constant: Any) -> str | None:
         mode = constant(node.input[2])
         if mode is None or bool(np.asarray(mode).any()):
             return "training mode is not supported; export the model for inference"
+    if kind == "Dropout" and len(used) > 1 and used[1]:
+        return "the second output (mask) is not supported"
+    if kind == "SpaceToDepth" and attrs.get("mode", b"DCR") != b"DCR":
+        return f"mode {attrs['mode'].decode()} is not supported; use DCR"
+    if kind == "IsInf" and not (
+        attrs.get("detect_negative", 1) and attrs.get("detect_positive", 1)
+    ):
+        return "telling the signs of infinities apart is not supported"
     if kind == "ConvTranspose" and ("output_shape" in attrs):
         return "attribute output_shape is not supported; give pads instead"
     if kind == "Resize":
