@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from graph_executor.executor import GraphExecutor
     from hios_tvm.api import build, load, pipeline, register_pipeline, schedule
     from hios_tvm.model import Model
+    from hios_tvm.relay import pass_context
 
 __all__ = [
     "GraphExecutor",
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "build",
     "load",
+    "pass_context",
     "pipeline",
     "register_pipeline",
     "schedule",
@@ -32,6 +34,7 @@ _HOMES = {
     "Model": "hios_tvm.model",
     "build": "hios_tvm.api",
     "load": "hios_tvm.api",
+    "pass_context": "hios_tvm.relay",
     "pipeline": "hios_tvm.api",
     "register_pipeline": "hios_tvm.api",
     "schedule": "hios_tvm.api",

@@ -40,7 +40,8 @@ def compile_model(
     Parameters
     ----------
     model, target, shapes, progress
-        As in `hios_tvm.build`; a `CompiledGraph` is returned as it is.
+        As in `hios_tvm.build`; a `CompiledGraph` is returned as it is, and that of a factory
+        which ``relay.build`` made inside `hios_tvm.pass_context` is read from it.
     seed
         Of the weights of a network that comes by reference.
 
@@ -51,6 +52,12 @@ def compile_model(
     """
     if isinstance(model, CompiledGraph):
         return model
+    from hios_tvm.relay import is_relay_factory
+
+    if is_relay_factory(model):
+        from graph_executor.embedded import read_embedded
+
+        return read_embedded(model).compiled
     from relay_passes import compile_graph
 
     name = model.replace(":", "_") if isinstance(model, str) and ":" in model else None

@@ -55,7 +55,13 @@ def embed(mod: Any, extracted: ExtractedRelay, machine: Machine, schedule: Sched
                 "tvm_version": str(tvm.__version__),
                 "target": target,
                 "weights": sorted(extracted.constants),
-                "attrs": {"source": "relay"},
+                "attrs": {
+                    "source": "relay",
+                    # Relay does not name outputs: by number, as in TVM's graph executor.
+                    "outputs": "\n".join(
+                        f"output_{i}" for i in range(len(extracted.graph.outputs))
+                    ),
+                },
             },
             sort_keys=True,
         ),
