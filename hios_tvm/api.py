@@ -7,13 +7,14 @@ from typing import Any
 
 from hios.costs.analytic import AnalyticCosts
 from hios.costs.protocol import Costs
+from hios.defaults import DEFAULT_SCHEDULER
 from hios.errors import InvalidOption
 from hios.ir.graph import OpGraph
 from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
 from hios.schedulers import schedule as run_scheduler
 from hios_tvm.costing import resolve_costs
-from hios_tvm.deciding import DEFAULT_SCHEDULER, decide
+from hios_tvm.deciding import decide
 from hios_tvm.machines import resolve_machine
 from hios_tvm.model import Model
 from hios_tvm.sources import Progress, compile_model

@@ -5,17 +5,17 @@ from dataclasses import replace
 
 from graph_executor.select import Candidate, select_fastest
 from hios.costs.protocol import Costs
+from hios.defaults import DEFAULT_SCHEDULER
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Device, Machine
 from hios.ir.schedule import FIRST_DEVICE, Placement, Schedule
+from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler
 from hios.simulator import makespan
 from hios_tvm.model import Model
 from hios_tvm.sources import Progress
 
-__all__ = ["DEFAULT_SCHEDULER", "decide"]
-
-DEFAULT_SCHEDULER = "hios-lp"
+__all__ = ["decide"]
 
 _RIVALS = ("heft", "hios-lp")
 """Fast schedulers that are tried beside the one asked for, where they predict better."""
@@ -53,7 +53,10 @@ def decide(
     if progress is not None:
         progress(f"schedule with {scheduler}", 0.0)
     graph = compiled.graph
-    decided = run_scheduler(scheduler, graph, machine, costs, **dict(options or {}))
+    settings = dict(options or {})
+    if progress is not None and get_scheduler(scheduler).has_option("progress"):
+        settings.setdefault("progress", progress)
+    decided = run_scheduler(scheduler, graph, machine, costs, **settings)
     if not select or not graph.operators or any(d.kind != "cpu" for d in machine.devices):
         return Model(compiled, machine, decided, costs)
     candidates = [Candidate(scheduler, machine, decided)]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from hios.costs.protocol import Costs
+from hios.defaults import DEFAULT_SCHEDULER
 from hios.errors import InvalidOption, StorageError
 from hios.ir.graph import OpGraph
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
 from hios_tvm.costing import resolve_costs
-from hios_tvm.deciding import DEFAULT_SCHEDULER
 from hios_tvm.machines import resolve_machine
 
 __all__ = ["is_relay_factory", "pass_context"]

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import click
 
+from hios.defaults import DEFAULT_SCHEDULER
 from hios.errors import InvalidOption
 
 __all__ = [
-    "DEFAULT_SCHEDULER",
     "MachineChoice",
     "ModelChoice",
     "OutputChoice",
@@ -24,11 +24,10 @@ __all__ = [
     "machine_options",
     "model_options",
     "output_options",
+    "parse_settings",
     "parse_shapes",
     "scheduler_options",
 ]
-
-DEFAULT_SCHEDULER = "hios-lp"
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
@@ -53,10 +52,12 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerChoice:
-    """How to decide: the algorithm, its window, its costs, or a schedule decided before."""
+    """How to decide: the algorithm and its options, its costs, or a schedule decided before."""
 
     scheduler: str | None
     window: int | None
+    budget: float | None
+    option: tuple[str, ...]
     costs: str | None
     load_schedule: Path | None
     save_schedule: Path | None
@@ -146,6 +147,19 @@ scheduler_options = _packed(
         help="Operators that a sliding window looks at (schedulers that have one).",
     ),
     click.option(
+        "--budget",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Let the scheduler search for up to this long (schedulers that search).",
+    ),
+    click.option(
+        "--option",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Any other option of the scheduler, as seed=1; `hios schedule --list --json` names "
+        "them. Repeatable.",
+    ),
+    click.option(
         "--costs",
         metavar="KIND|FILE",
         help="Where times come from: profile (measure here), analytic (estimate), or a JSON "
@@ -207,3 +221,40 @@ def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
             raise InvalidOption(f"--shapes gives input {name!r} twice")
         shapes[name] = shape
     return shapes
+
+
+def parse_settings(choice: SchedulerChoice) -> dict[str, object]:
+    """Return the scheduler's options by name: ``--window``, ``--budget`` and each ``--option``.
+
+    A value is a number, ``true``, ``false`` or ``none`` where it reads like one, else text.
+
+    Raises
+    ------
+    InvalidOption
+        When a text is not NAME=VALUE, or an option is given twice.
+    """
+    settings: dict[str, object] = {}
+    if choice.window is not None:
+        settings["window"] = choice.window
+    if choice.budget is not None:
+        settings["budget"] = choice.budget
+    for text in choice.option:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InvalidOption(f"--option {text!r} is not NAME=VALUE, for example seed=1")
+        if name in settings:
+            raise InvalidOption(f"option {name!r} of the scheduler is given twice")
+        settings[name] = _value(value)
+    return settings
+
+
+def _value(text: str) -> object:
+    words: dict[str, object] = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

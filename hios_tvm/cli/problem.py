@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hios.bounds import lower_bound
 from hios.costs.protocol import Costs
 from hios.costs.table import TableCosts
+from hios.defaults import DEFAULT_SCHEDULER
 from hios.errors import InvalidOption
 from hios.graph_file import read_graph_file
 from hios.ir.graph import OpGraph
@@ -21,14 +22,15 @@ from hios.ir.presets import abstract_machine
 from hios.ir.schedule import Schedule
 from hios.ir.serial import read_bytes, write_bytes
 from hios.ir.validation import validate_schedule
+from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler
 from hios.simulator import complete_links, simulate
 from hios_tvm.cli.options import (
-    DEFAULT_SCHEDULER,
     MachineChoice,
     ModelChoice,
     OutputChoice,
     SchedulerChoice,
+    parse_settings,
     parse_shapes,
 )
 from hios_tvm.cli.terminal import progress_bar
@@ -86,7 +88,7 @@ def read_problem(
     return Problem(kernels.compiled.graph, place, costs, kernels.schedule)
 
 
-def decide(problem: Problem, choice: SchedulerChoice) -> ScheduleSummary:
+def decide(problem: Problem, choice: SchedulerChoice, output: OutputChoice) -> ScheduleSummary:
     """Decide (or load) a schedule, save it if asked to, and predict its timeline.
 
     Raises
@@ -102,10 +104,13 @@ def decide(problem: Problem, choice: SchedulerChoice) -> ScheduleSummary:
     elif problem.schedule is not None and choice.scheduler is None:
         schedule = problem.schedule
     else:
-        options = {} if choice.window is None else {"window": choice.window}
-        started = time.perf_counter()
         name = choice.scheduler or DEFAULT_SCHEDULER
-        schedule = run_scheduler(name, graph, machine, costs, **options)
+        options = parse_settings(choice)
+        with progress_bar("decide", output.quiet or output.json) as progress:
+            if get_scheduler(name).has_option("progress"):
+                options["progress"] = progress
+            started = time.perf_counter()
+            schedule = run_scheduler(name, graph, machine, costs, **options)
         seconds = time.perf_counter() - started
     if not schedule.links:
         schedule = complete_links(graph, machine, costs, schedule)
@@ -170,7 +175,7 @@ def open_model(
                 place,
                 costs,
                 scheduler=deciding.scheduler or DEFAULT_SCHEDULER,
-                options={} if deciding.window is None else {"window": deciding.window},
+                options=parse_settings(deciding),
                 select=select,
                 progress=progress,
             )

@@ -51,7 +51,7 @@ def command(
     from hios_tvm.cli.problem import decide, read_problem
 
     problem = read_problem(source, machine, model, deciding, output)
-    summary = decide(problem, deciding)
+    summary = decide(problem, deciding, output)
     if output.json:
         print_json(summary.to_dict())
         return

@@ -52,7 +52,7 @@ def command(
     from hios_tvm.cli.problem import decide, read_problem
 
     problem = read_problem(source, machine, model, deciding, output)
-    summary = decide(problem, deciding)
+    summary = decide(problem, deciding, output)
     graph, described, timeline = summary.graph, summary.machine, summary.timeline
     if png is not None:
         from hios_tvm.report.gantt import draw_gantt

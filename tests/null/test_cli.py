@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hios.defaults import DEFAULT_SCHEDULER
 from hios.ir import Schedule
 from hios_tvm.cli.main import VERBS, main
 from hios_tvm.cli.options import parse_shapes
@@ -87,15 +88,30 @@ class TestSchedule:
         assert again["seconds"] == 0.0
         assert told["placements"] == again["placements"]
         assert told["makespan_us"] == again["makespan_us"]
-        assert Schedule.from_json(path.read_bytes()).scheduler == "hios-lp"
+        assert Schedule.from_json(path.read_bytes()).scheduler == DEFAULT_SCHEDULER
 
     def test_window_reaches_the_scheduler(self, hios: Any, graph: str) -> None:
-        code, out, _ = hios("schedule", graph, "--streams", 2, "--window", 3, "--json")
+        named = ("--scheduler", "hios-lp", "--streams", 2)
+        code, out, _ = hios("schedule", graph, *named, "--window", 3, "--json")
         assert (code, json.loads(out)["streams"]) == (0, 2)
         code, out, err = hios("schedule", graph, "--scheduler", "sequential", "--window", 3)
         assert (code, out) == (2, "")
         assert "sequential" in err
         assert "window" in err
+
+    def test_options_reach_the_scheduler(self, hios: Any, graph: str) -> None:
+        few = ("schedule", graph, "--scheduler", "auto", "--option", "evaluations=100", "--json")
+        code, out, _ = hios(*few)
+        assert (code, json.loads(out)["scheduler"]) == (0, "auto")
+        code, out, err = hios(*few, "--option", "magic=1")
+        assert (code, out) == (2, "")
+        assert "magic" in err
+        code, _, err = hios(*few, "--option", "evaluations=2")
+        assert (code, "twice" in err) == (2, True)
+        code, _, err = hios("schedule", graph, "--option", "evaluations")
+        assert (code, "NAME=VALUE" in err) == (2, True)
+        code, _, err = hios("schedule", graph, "--scheduler", "heft", "--budget", 1)
+        assert (code, "budget" in err) == (2, True)
 
     def test_preset_machine(self, hios: Any, graph: str) -> None:
         code, out, _ = hios("schedule", graph, "--machine", "4xV100-NVLink2", "--json")

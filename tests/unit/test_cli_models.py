@@ -10,8 +10,7 @@ from command_line import runner, small_network
 
 from graph_executor.artifact import load_artifact
 from graph_executor.executor import random_inputs
-from hios_tvm.cli.options import DEFAULT_SCHEDULER
-from hios_tvm.deciding import DEFAULT_SCHEDULER as DECIDED_BY
+from hios.defaults import DEFAULT_SCHEDULER
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +36,9 @@ def artifact(hios, folder):
         assert (code, err) == (0, "")
         told = json.loads(out)
         assert told["artifact"] == str(path)
-        assert (told["scheduler"], told["devices"]) == ("hios-lp", 2)
+        assert (told["scheduler"], told["devices"]) == (DEFAULT_SCHEDULER, 2)
         assert told["makespan_us"] >= told["lower_bound_us"] > 0
     return path
-
-
-def test_the_default_scheduler_is_the_one_of_the_api():
-    assert DEFAULT_SCHEDULER == DECIDED_BY
 
 
 def test_run_gives_the_numbers_of_onnx_runtime(hios, artifact, folder):
@@ -86,7 +81,7 @@ def test_bench_times_both_in_turn(hios, artifact):
     assert (code, err) == (0, "")
     base, ours = json.loads(out)["rows"]
     assert base["speedup"] == 1.0
-    assert ours["name"].startswith("hios-lp, ")
+    assert ours["name"].startswith(f"{DEFAULT_SCHEDULER}, ")
     for row in (base, ours):
         assert row["repeat"] == len(row["samples_us"]) == 6
         assert 0 < row["p10_us"] <= row["median_us"] <= row["p90_us"] <= row["p99_us"]
@@ -128,7 +123,7 @@ def test_inspect_an_artifact(hios, artifact):
     code, out, err = hios("inspect", artifact, "--operators", "--json")
     assert (code, err) == (0, "")
     told = json.loads(out)
-    assert told["scheduler"] == "hios-lp"
+    assert told["scheduler"] == DEFAULT_SCHEDULER
     assert told["inputs"] == [{"name": "data", "shape": [1, 3, 16, 16], "dtype": "float32"}]
     kinds = {row["kind"]: row for row in told["kinds"]}
     assert kinds["conv2d"]["operators"] == 3
@@ -168,6 +163,6 @@ def test_compile_keeps_what_is_fastest(hios, folder):
     code, out, err = hios("compile", folder / "small.onnx", *arguments)
     assert (code, err) == (0, "")
     notes = json.loads(out)["notes"]
-    assert {"measured_hios-lp_us", "measured_sequential_us"} <= notes.keys()
+    assert {f"measured_{DEFAULT_SCHEDULER}_us", "measured_sequential_us"} <= notes.keys()
     code, out, _ = hios("inspect", folder / "kept.hios")
     assert code == 0
