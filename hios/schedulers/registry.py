@@ -53,6 +53,10 @@ class Scheduler:
     summary: str
     options: tuple[tuple[str, object], ...]
 
+    def has_option(self, name: str) -> bool:
+        """Return whether the algorithm takes this option."""
+        return any(name == known for known, _ in self.options)
+
     def check_options(self, given: dict[str, object]) -> None:
         """Check that every option given is one of this scheduler.
 
