@@ -45,7 +45,7 @@ export PYTHON=$python
     'numpy==1.26.4' attrs decorator psutil scipy tornado cloudpickle typing_extensions \
     'ml_dtypes>=0.5,<0.6' 'onnx==1.15.0' 'protobuf<5' \
     'nvidia-cuda-nvrtc-cu12>=12.4,<13' 'nvidia-cuda-runtime-cu12>=12.4,<13' \
-    click msgspec 'networkx>=3.4' 'onnxruntime==1.19.2' rich safetensors \
+    click msgspec 'networkx>=3.4' 'numba>=0.61' 'onnxruntime==1.19.2' rich safetensors \
     'hypothesis>=6.120' 'pytest>=8.3'
 "$here/venv.sh" "$folder" --no-deps 'bitblas==0.1.0.post1' --editable .
 
