@@ -5,6 +5,8 @@
 #     make test        formatting, types, layers and all tests
 #     make test-full   the large networks as well
 #     make torch-test  the PyTorch door, in an environment of its own
+#     make relay-env   an environment with a TVM that has Relay (0.17, Python 3.11)
+#     make relay-test  the Relay door, in that environment
 #     make clean       remove environments and caches
 #
 # PYTHON=/path/to/python3 chooses the interpreter, ARGS='-k gantt' is handed to pytest or to
@@ -17,16 +19,18 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 TORCH_VENV := .venv-torch
+RELAY_VENV := .venv-relay
 BIN := $(VENV)/bin
 STEP := tools/step.sh
+RELAY_TITLE := pytest, Relay
 ARGS ?=
 
 export PYTHON
 
-.PHONY: help run test test-full torch-test lint clean
+.PHONY: help run test test-full torch-test relay-env relay-test relay-test-full lint clean
 
 help:
-	@sed -n '4,13s/^# \{0,1\}//p' Makefile
+	@sed -n '4,15s/^# \{0,1\}//p' Makefile
 
 $(VENV)/.ready: pyproject.toml tools/venv.sh
 	@tools/venv.sh $(VENV) --editable '.[dev]'
@@ -36,17 +40,25 @@ $(TORCH_VENV)/.ready: pyproject.toml tools/venv.sh
 	@tools/venv.sh $(TORCH_VENV) --editable '.[dev]' 'torch==2.13.0'
 	@touch $@
 
+$(RELAY_VENV)/.ready: pyproject.toml tools/relay_venv.sh tools/relay_env.sh tools/cuda_stub.c
+	@tools/relay_venv.sh $(RELAY_VENV)
+	@touch $@
+
 run: $(VENV)/.ready
 	@$(BIN)/python -m benchmarks.main_job $(ARGS)
 
 lint: $(VENV)/.ready
-	@$(STEP) '[1/5] ruff check' $(BIN)/ruff check --quiet .
-	@$(STEP) '[2/5] ruff format' $(BIN)/ruff format --check --quiet .
-	@$(STEP) '[3/5] mypy' $(BIN)/mypy
-	@$(STEP) '[4/5] lint-imports' $(BIN)/lint-imports
+	@$(STEP) '[1/6] ruff check' $(BIN)/ruff check --quiet .
+	@$(STEP) '[2/6] ruff format' $(BIN)/ruff format --check --quiet .
+	@$(STEP) '[3/6] mypy' $(BIN)/mypy
+	@$(STEP) '[4/6] lint-imports' $(BIN)/lint-imports
 
 test: lint
-	@$(STEP) -v '[5/5] pytest' $(BIN)/python -m pytest $(ARGS)
+	@$(STEP) -v '[5/6] pytest' $(BIN)/python -m pytest $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@tools/relay_venv.sh --check && $(MAKE) relay-test RELAY_TITLE='[6/6] pytest, Relay' || \
+		{ code=$$?; [ $$code -eq 3 ] || exit $$code; echo '[6/6] pytest, Relay: NOT RUN, see above'; }
+endif
 
 test-full: $(VENV)/.ready
 	@$(STEP) -v 'pytest, large networks' $(BIN)/python -m pytest -m full $(ARGS)
@@ -54,8 +66,17 @@ test-full: $(VENV)/.ready
 torch-test: $(TORCH_VENV)/.ready
 	@$(STEP) -v 'pytest, PyTorch' $(TORCH_VENV)/bin/python -m pytest tests/pytorch $(ARGS)
 
+relay-env: $(RELAY_VENV)/.ready
+
+relay-test: $(RELAY_VENV)/.ready
+	@$(STEP) -v '$(RELAY_TITLE)' tools/relay_env.sh $(RELAY_VENV) python -m pytest tests/relay $(ARGS)
+
+relay-test-full: $(RELAY_VENV)/.ready
+	@$(STEP) -v 'pytest, Relay, large networks' \
+		tools/relay_env.sh $(RELAY_VENV) python -m pytest tests/relay -m full $(ARGS)
+
 clean:
-	@rm -rf $(VENV) $(TORCH_VENV) build dist out .mypy_cache .pytest_cache .ruff_cache \
+	@rm -rf $(VENV) $(TORCH_VENV) $(RELAY_VENV) build dist out .mypy_cache .pytest_cache .ruff_cache \
 		.import_linter_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo 'removed environments, caches and out/'

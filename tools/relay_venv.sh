@@ -2,6 +2,7 @@
 # Make the environment with Relay: TVM 0.17 with Python 3.11.
 #
 #     tools/relay_venv.sh FOLDER
+#     tools/relay_venv.sh --check    only tell whether it can be made here (exit code 3: no)
 #
 # PyPI has no apache-tvm with Relay any more. The wheel of bitblas ships a whole TVM 0.17 (LLVM,
 # CUDA, Relay, graph executor) in a folder; it is installed without its dependencies, and nothing
@@ -29,17 +30,18 @@ if [ -z "$python" ]; then
         "${RELAY_PYTHON:-python3.11, python3}); TVM 0.17 with Relay needs it. Install one" \
         "(Debian: apt install python3.11 python3.11-venv) or name it:" \
         "make relay-env RELAY_PYTHON=/path/to/python3.11" >&2
-    exit 2
+    exit 3
 fi
 if [ "$(uname -sm)" != 'Linux x86_64' ]; then
     echo "error: the wheel with TVM 0.17 is for Linux on x86-64, this is $(uname -sm); build" \
         "TVM ≤ 0.19 from source instead (docs/relay.md)" >&2
-    exit 2
+    exit 3
 fi
+[ "$folder" != --check ] || exit 0
 
 export PYTHON=$python
-# pip would complain of the wheel's missing dependencies at every later step: it comes last.
-"$folder/bin/python" -m pip uninstall -qq --yes bitblas 2>/dev/null || true
+# pip would complain of their missing dependencies at every later step: both come last.
+"$folder/bin/python" -m pip uninstall -qq --yes bitblas hios-tvm 2>/dev/null || true
 # What TVM 0.17 needs, then what hios-tvm needs, in versions that go with numpy 1.
 "$here/venv.sh" "$folder" \
     'numpy==1.26.4' attrs decorator psutil scipy tornado cloudpickle typing_extensions \
