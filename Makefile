@@ -62,6 +62,10 @@ endif
 
 test-full: $(VENV)/.ready
 	@$(STEP) -v 'pytest, large networks' $(BIN)/python -m pytest -m full $(ARGS)
+ifeq ($(strip $(ARGS)),)
+	@tools/relay_venv.sh --check && $(MAKE) relay-test-full || \
+		{ code=$$?; [ $$code -eq 3 ] || exit $$code; echo 'pytest, Relay: NOT RUN, see above'; }
+endif
 
 torch-test: $(TORCH_VENV)/.ready
 	@$(STEP) -v 'pytest, PyTorch' $(TORCH_VENV)/bin/python -m pytest tests/pytorch $(ARGS)
