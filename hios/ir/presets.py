@@ -20,6 +20,7 @@ from hios.ir.machine import Device, Link, Machine
 from hios.ir.serial import read_bytes
 
 __all__ = [
+    "MAX_DEVICES",
     "PRESET_NAMES",
     "abstract_machine",
     "available_cores",
@@ -42,6 +43,9 @@ PRESET_NAMES: tuple[str, ...] = (
     "2xhost",
 )
 """The presets that help texts list; other counts work too."""
+
+MAX_DEVICES = 1024
+"""Links grow with the square: beyond this a slip of the finger would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +156,8 @@ def preset(name: str, streams: int = 4) -> Machine:
             f"machine preset {name!r} has interconnect {wiring!r}; {model} has {', '.join(wires)}"
         )
     gpu = _GPUS[model]
-    devices = [_gpu_device(f"cuda:{i}", gpu, streams) for i in range(count)]
     links = [] if wiring is None else _all_links(count, wires[wiring])
+    devices = [_gpu_device(f"cuda:{i}", gpu, streams) for i in range(count)]
     return _checked(Machine(name, tuple(devices), tuple(links)))
 
 
@@ -378,6 +382,8 @@ def _gpu_device(name: str, gpu: _Gpu, streams: int, hardware: str | None = None)
 
 
 def _all_links(count: int, wire: _Interconnect) -> list[Link]:
+    if count > MAX_DEVICES:
+        raise InvalidMachine(f"a machine of {count} devices; at most {MAX_DEVICES} are supported")
     return [
         Link(DeviceId(src), DeviceId(dst), wire.bandwidth_gb_s, wire.latency_us, wire.source)
         for src, dst in permutations(range(count), 2)

@@ -18,7 +18,7 @@ from hios.graph_file import read_graph_file
 from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId
 from hios.ir.machine import Machine
-from hios.ir.presets import abstract_machine
+from hios.ir.presets import MAX_DEVICES, abstract_machine
 from hios.ir.schedule import Schedule
 from hios.ir.serial import read_bytes, write_bytes
 from hios.ir.validation import validate_schedule
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Problem", "decide", "measured_costs", "open_model", "read_problem", "summarise"]
 
 _GRAPH_FILE_DEVICES = 2
-# Links grow with the square: beyond this a slip of the finger would fill the memory.
-_MAX_DEVICES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +257,6 @@ def _devices(choice: MachineChoice) -> int | str | None:
     text = choice.devices
     if text is None or not (text.isascii() and text.isdigit()):
         return text
-    if len(text) > 4 or int(text) > _MAX_DEVICES:
-        raise InvalidOption(f"--devices {text}: at most {_MAX_DEVICES} are supported")
+    if len(text) > 4 or int(text) > MAX_DEVICES:
+        raise InvalidOption(f"--devices {text}: at most {MAX_DEVICES} are supported")
     return int(text)

@@ -102,6 +102,12 @@ def test_refusals(make: object, error: type[HiosError]) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["99999xA40-NVLink", "99999xhost", "99999xV100-PCIe3"])
+def test_absurd_counts_are_refused_before_they_fill_the_memory(name: str) -> None:
+    with pytest.raises(InvalidMachine, match="at most 1024"):
+        preset(name)
+
+
 def test_machine_file(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     path.write_bytes(preset("2xA40-NVLink").to_json())
