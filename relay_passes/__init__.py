@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relay_passes.compile import compile_graph, resolve_target
+    from relay_passes.relay.partition import HIOSPartition
 
-__all__ = ["compile_graph", "resolve_target"]
+__all__ = ["HIOSPartition", "compile_graph", "resolve_target"]
 
-_HOME = {"compile_graph": "relay_passes.compile", "resolve_target": "relay_passes.compile"}
+_HOME = {
+    "HIOSPartition": "relay_passes.relay",
+    "compile_graph": "relay_passes.compile",
+    "resolve_target": "relay_passes.compile",
+}
 
 
 def __getattr__(name: str) -> Any:

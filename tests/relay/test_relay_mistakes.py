@@ -19,7 +19,7 @@ import hios_tvm
 from graph_executor.embedded import read_embedded
 from graph_executor.graph_json import read_notes
 from hios.errors import ArtifactMismatch, InputMismatch, InvalidOption, UnsupportedModel
-from relay_passes.relay import HIOSPartition
+from relay_passes import HIOSPartition
 
 
 @pytest.mark.parametrize(

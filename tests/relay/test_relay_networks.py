@@ -51,7 +51,8 @@ def test_work_is_counted_whatever_the_layout(light):
     graph = read_embedded(network.factory).compiled.graph
     own = sum(op.flops for op in graph.operators if op.kind == "conv2d")
     expected = conv_flops(network.model)
-    assert own == pytest.approx(expected, rel=1e-6)
+    # Biases and activations that are fused into a convolution count as well.
+    assert expected < own < 1.02 * expected
 
 
 def conv_flops(model):

@@ -9,7 +9,7 @@ from tvm.relay import transform
 from hios.ir import OpGraph, Schedule
 from hios.ir.validation import validate_schedule
 from hios_tvm.machines import resolve_machine
-from relay_passes.relay import HIOSPartition
+from relay_passes import HIOSPartition
 from relay_passes.relay.operators import extract_relay
 
 
