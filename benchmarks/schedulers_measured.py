@@ -7,6 +7,7 @@ one of these devices: same kernels, same run.
 """
 
 import platform
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from hios_tvm.engines.hios_executor import HiosExecutor
 from hios_tvm.models.light import LIGHT_NETWORKS
 from hios_tvm.sources import Progress, compile_model
 
+MOST_ERROR = 0.10
+MOST_LOSS = 0.03
+LEAST_SPEEDUP = {"light:inception_v1": 1.15, "light:inception_v2": 1.3}
+
 DEFAULT_MODELS = ",".join(f"light:{name}" for name in LIGHT_NETWORKS)
 
 
@@ -38,6 +43,7 @@ DEFAULT_MODELS = ",".join(f"light:{name}" for name in LIGHT_NETWORKS)
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the raw figures as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--check", is_flag=True, help="Exit with 1 when a promise is not kept.")
 def main(
     models: str,
     schedulers: str,
@@ -46,6 +52,7 @@ def main(
     repeat: int,
     out: Path | None,
     as_json: bool,
+    check: bool,
 ) -> None:
     """Measure schedules against running in sequence."""
     rows: list[dict[str, Any]] = []
@@ -71,6 +78,33 @@ def main(
         print_json(result)
     else:
         _print(rows)
+    if check and (broken := broken_promises(rows)):
+        for line in broken:
+            print(f"missed: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+def broken_promises(rows: list[dict[str, Any]]) -> list[str]:
+    """Return what was promised for two devices of one core and is not so in these rows.
+
+    Measured within `MOST_ERROR` of predicted, at most `MOST_LOSS` slower than running in
+    sequence, and on `LEAST_SPEEDUP`'s networks at least so much faster, or within 5 % of the
+    lower bound.
+    """
+    found = []
+    for row in rows:
+        who = f"{row['model']} with {row['scheduler']}"
+        error = row["median_us"] / row["predicted_us"] - 1
+        if abs(error) > MOST_ERROR:
+            found.append(f"{who}: measured {error:+.1%} off the prediction")
+        if row["scheduler"] == "sequential":
+            continue
+        if row["speedup_high"] < 1 / (1 + MOST_LOSS):
+            found.append(f"{who}: {row['speedup']:.2f}× of running in sequence")
+        wanted = LEAST_SPEEDUP.get(row["model"], 0.0)
+        if row["speedup"] < wanted and row["median_us"] > 1.05 * row["lower_bound_us"]:
+            found.append(f"{who}: {row['speedup']:.2f}×, promised {wanted}×")
+    return found
 
 
 def measure_network(

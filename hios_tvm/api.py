@@ -45,7 +45,7 @@ def build(
         Path of an ``.onnx`` or ``.pt2`` file, ``zoo:NAME`` or ``light:NAME``, an
         ``onnx.ModelProto``, a ``torch.export.ExportedProgram`` or a Relax ``IRModule``.
     target
-        TVM target (text, dictionary or object); None: this host's CPU.
+        TVM target (text, dictionary or object); None: as the devices say.
     devices, machine, streams
         Where operators may run, see `hios_tvm.machines.resolve_machine`; by default one
         device for each core of this host.
@@ -76,7 +76,7 @@ def build(
         With one line on what is wrong and the next step.
     """
     place = resolve_machine(devices, machine, streams)
-    compiled = compile_model(model, target, shapes=shapes, progress=progress)
+    compiled = compile_model(model, target, machine=place, shapes=shapes, progress=progress)
     known = resolve_costs(costs, compiled, place, cache=cache, progress=progress)
     return decide(
         compiled,

@@ -1,9 +1,12 @@
 """From whatever names a model to a compiled graph."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hios.errors import InvalidOption
 from hios.ir.kernels import CompiledGraph
+from hios.ir.machine import Machine
 
 __all__ = ["Progress", "compile_model", "resolve_model"]
 
@@ -31,6 +34,7 @@ def compile_model(
     model: Any,
     target: Any = None,
     *,
+    machine: Machine | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -42,14 +46,45 @@ def compile_model(
     model, target, shapes, progress
         As in `hios_tvm.build`; a `CompiledGraph` is returned as it is, and that of a factory
         which ``relay.build`` made inside `hios_tvm.pass_context` is read from it.
+    machine
+        Where the kernels will run: its devices say the target when none is given, and a
+        target that does not fit them is refused. None: anywhere.
     seed
         Of the weights of a network that comes by reference.
 
     Raises
     ------
     MissingFile, UnsupportedModel, InvalidOption
-        When the model or the target cannot be used.
+        When the model or the target cannot be used, or does not fit the machine.
     """
+    kinds = set() if machine is None else {device.kind for device in machine.devices}
+    compiled = _compile(
+        model, target or ("cuda" if kinds == {"cuda"} else "llvm"), shapes, seed, progress
+    )
+    _require_fit(compiled, kinds)
+    return compiled
+
+
+def _require_fit(compiled: CompiledGraph, kinds: set[str]) -> None:
+    """Refuse kernels that none of the devices could run."""
+    found = re.search(r'"kind"\s*:\s*"(\w+)"', compiled.library.target)
+    kernels = compiled.library.target.split()[0] if found is None else found[1]
+    wanted = {"cpu": "llvm", "cuda": "cuda"}
+    for kind in sorted(kinds & wanted.keys()):
+        if kernels != wanted[kind]:
+            raise InvalidOption(
+                f"kernels for target {kernels!r} cannot run on {kind} devices; use target "
+                f"{wanted[kind]!r} or other devices"
+            )
+
+
+def _compile(
+    model: Any,
+    target: Any,
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    seed: int,
+    progress: Progress | None,
+) -> CompiledGraph:
     if isinstance(model, CompiledGraph):
         return model
     from hios_tvm.relay import is_relay_factory
@@ -64,4 +99,4 @@ def compile_model(
     resolved = resolve_model(model, seed)
     if resolved is model:
         name = None
-    return compile_graph(resolved, target or "llvm", shapes, progress, name)
+    return compile_graph(resolved, target, shapes, progress, name)

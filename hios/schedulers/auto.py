@@ -189,6 +189,8 @@ def _improve(
 
     plain = [rival for rival in rivals if not rival.schedule.alternatives]
     deadline_s: float | None = None
+    if plain:
+        report("compile the search (once on a machine)", 0.3)
     if seconds is not None:
         if plain:
             # The first use on a machine compiles the inner loop: no part of the budget.

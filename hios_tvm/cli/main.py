@@ -5,6 +5,7 @@ The verbs are modules of this package with a `command` each, imported when first
 
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -107,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         As the package's docstring lists them. An exception that is no user's mistake comes
         through with its traceback.
     """
+    _prepare_streams()
     try:
         # Not cli.main(), which turns a broken pipe into exit code 1 by itself.
         given = sys.argv[1:] if arguments is None else list(arguments)
@@ -143,6 +145,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return _mistake(f"cannot write the results to standard output: {problem.strerror}")
     return 0
+
+
+def _prepare_streams() -> None:
+    """Make any text printable, whatever the locale, and a closed stream a silent one."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _mistake(message: str) -> int:

@@ -80,6 +80,11 @@ def read_problem(
         When the source, the machine or the costs are wrong.
     """
     if source.endswith(".json"):
+        if model.shapes or model.target is not None:
+            raise InvalidOption(
+                f"--shapes and --target are for models; {source!r} is a graph file, which has "
+                "no kernels"
+            )
         return _graph_file_problem(source, machine, deciding.costs)
     kernels = _load_kernels(source, machine, model, output)
     place, costs = measured_costs(kernels.compiled, kernels.machine, deciding, output)
@@ -98,6 +103,7 @@ def decide(problem: Problem, choice: SchedulerChoice, output: OutputChoice) -> S
     graph, machine, costs = problem.graph, problem.machine, problem.costs
     seconds = 0.0
     if choice.load_schedule is not None:
+        _refuse_both(choice)
         schedule = _load_schedule(choice.load_schedule, graph, machine)
     elif problem.schedule is not None and choice.scheduler is None:
         schedule = problem.schedule
@@ -161,6 +167,7 @@ def open_model(
         )
     kernels = _load_kernels(source, machine, model, output)
     if deciding.load_schedule is not None:
+        _refuse_both(deciding)
         schedule = _load_schedule(deciding.load_schedule, kernels.compiled.graph, kernels.machine)
         opened = Model(kernels.compiled, kernels.machine, schedule)
     elif kernels.schedule is not None and deciding.scheduler is None and deciding.costs is None:
@@ -222,9 +229,21 @@ def _load_kernels(
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
-            source, model.target, shapes=shapes, seed=model.seed, progress=progress
+            source,
+            model.target,
+            machine=place,
+            shapes=shapes,
+            seed=model.seed,
+            progress=progress,
         )
     return _Kernels(compiled, place, None)
+
+
+def _refuse_both(choice: SchedulerChoice) -> None:
+    if choice.scheduler is not None:
+        raise InvalidOption(
+            f"--scheduler {choice.scheduler} beside --load-schedule: give one of them"
+        )
 
 
 def _load_schedule(path: Path, graph: OpGraph, machine: Machine) -> Schedule:

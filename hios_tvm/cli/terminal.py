@@ -37,7 +37,11 @@ def console() -> "Console":
     """
     from rich.console import Console
 
-    return Console(
+    class Results(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1; `main` knows better
+
+    return Results(
         file=sys.stdout,
         highlight=False,
         width=None if sys.stdout.isatty() else _PIPE_WIDTH,

@@ -52,6 +52,8 @@ def refuse_mistranslated(model: Any) -> None:
 
 def _reason(node: Any, attrs: Mapping[str, Any], used: Sequence[bool], constant: Any) -> str | None:
     kind = node.op_type
+    if kind in ("If", "Loop", "Scan"):
+        return "control flow is not supported; export the model with the branch or loop unrolled"
     if kind == "BatchNormalization" and attrs.get("training_mode", 0):
         return "training mode is not supported; export the model for inference"
     if kind == "Dropout" and len(node.input) > 2 and node.input[2]:

@@ -310,6 +310,35 @@ class TestProcess:
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
 
+    def test_a_reader_of_tables_that_has_gone(self, graph: str) -> None:
+        command = [sys.executable, "-m", "hios_tvm", "schedule", graph, "--scheduler", "heft"]
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, b"")
+
+    def test_no_standard_output_and_a_narrow_locale(self, graph: str) -> None:
+        command = f"{sys.executable} -m hios_tvm schedule {graph} --scheduler heft"
+        closed = subprocess.run(["bash", "-c", f"{command} >&-"], stderr=subprocess.PIPE)
+        assert (closed.returncode, closed.stderr) == (0, b"")
+        narrow = subprocess.run(
+            ["bash", "-c", command],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )
+        assert (narrow.returncode, narrow.stderr) == (0, b"")
+        assert b"heft" in narrow.stdout
+
+    def test_a_schedule_and_a_scheduler(self, hios: Any, graph: str, tmp_path: Path) -> None:
+        saved = tmp_path / "s.json"
+        assert hios("schedule", graph, "--save-schedule", saved)[0] == 0
+        both = ("--load-schedule", saved, "--scheduler", "heft")
+        code, out, err = hios("schedule", graph, *both)
+        assert (code, out, "one of them" in err) == (2, "", True)
+        code, out, err = hios("schedule", graph, "--target", "cuda")
+        assert (code, out, "--target" in err) == (2, "", True)
+
     def test_a_closed_pipe_is_quiet(self, graph: str) -> None:
         reader, writer = os.pipe()
         os.close(reader)

@@ -111,6 +111,24 @@ class TestModels:
         one_node(tmp_path / "b.onnx", "Bernoulli")
         refused("compile", tmp_path / "b.onnx", words=["Bernoulli"])
 
+    def test_control_flow(self, refused, tmp_path):
+        branch = helper.make_graph(
+            [helper.make_node("Relu", ["x"], ["z"])],
+            "branch",
+            [],
+            [helper.make_tensor_value_info("z", TensorProto.FLOAT, (1, 4))],
+        )
+        node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+        inputs = [
+            helper.make_tensor_value_info("c", TensorProto.BOOL, ()),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4)),
+        ]
+        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4))]
+        graph = helper.make_graph([node], "g", inputs, outputs)
+        path = tmp_path / "if.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+        refused("compile", path, words=["If", "control flow"])
+
     def test_dynamic_shape(self, refused, tmp_path):
         onnx.save(small_network("batch"), tmp_path / "d.onnx")
         refused("compile", tmp_path / "d.onnx", words=["'data'", "batch", "--shapes"])
@@ -138,6 +156,14 @@ class TestModels:
 
 
 class TestDevices:
+    @pytest.mark.parametrize(
+        ("target", "devices"), [("llvm", "cuda:0"), ("cuda", "cpu:0"), ("cuda", "1")]
+    )
+    def test_kernels_that_no_device_could_run(self, refused, original, tmp_path, target, devices):
+        arguments = ("--target", target, "--devices", devices, "-o", tmp_path / "m.hios")
+        refused("compile", original / "small.onnx", *arguments, words=[target, "devices"])
+        assert not (tmp_path / "m.hios").exists()
+
     def test_unknown_device(self, refused, original):
         refused("compile", original / "small.onnx", "--devices", "tpu:0", words=["tpu:0"])
 
