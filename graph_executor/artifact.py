@@ -13,12 +13,17 @@ The folder is filled under a temporary name beside its place and then renamed, s
 leaves nothing half-written, and an older artifact of the same name stays until the new one is
 whole. Loading checks the format version and every hash before anything is used; only
 ``kernels.so`` is ever executed, and nothing is unpickled.
+
+Kernels are loaded late, when the folder may hold another model already, and the dynamic loader
+takes a path that it knows for the library that it has. So what is loaded is a copy, hashed while
+it is made, under a path that no other load shares.
 """
 
 import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +39,7 @@ from graph_executor.executor import output_names
 from graph_executor.host import host_features
 from hios.errors import (
     ArtifactMismatch,
+    HiosError,
     InfeasibleSchedule,
     InvalidGraph,
     InvalidMachine,
@@ -137,15 +143,24 @@ class LoadedLibrary:
         TVM's JSON of its target.
     tvm_version
         Of the TVM that compiled it.
+    sha256
+        Of the file, in hexadecimal.
     requires
         Vector extensions of the CPU that it uses.
     """
 
     def __init__(
-        self, path: Path, target: str, tvm_version: str, requires: tuple[str, ...] = ()
+        self,
+        path: Path,
+        target: str,
+        tvm_version: str,
+        sha256: str,
+        requires: tuple[str, ...] = (),
     ) -> None:
         self.requires = requires
         self._path = path
+        self._sha256 = sha256
+        self._lock = threading.Lock()
         self._target = target
         self._tvm_version = tvm_version
         self._module: Any = None
@@ -167,30 +182,59 @@ class LoadedLibrary:
         Raises
         ------
         ArtifactMismatch
-            When the TVM that is installed is another one, or cannot load the file.
+            When the TVM that is installed is another one, or cannot load the file, or the file
+            is no longer the one that the artifact was loaded with.
+        MissingFile
+            When the file is gone.
+        StorageError
+            When there is no space for a copy of it in the temporary folder.
         """
-        if self._module is None:
-            from graph_executor import tvm_runtime
+        with self._lock:
+            if self._module is None:
+                self._module = self._load()
+            return self._module
 
-            here = tvm_runtime.runtime_version()
-            if _minor(here) != _minor(self._tvm_version):
-                raise ArtifactMismatch(
-                    f"{str(self._path)!r} was compiled by TVM {self._tvm_version}, TVM {here} is "
-                    f"installed; compile it again, or install TVM {_minor(self._tvm_version)}"
-                )
-            self._module = tvm_runtime.load_library(self._path)
-        return self._module
+    def _load(self) -> Any:
+        from graph_executor import tvm_runtime
+
+        here = tvm_runtime.runtime_version()
+        if _minor(here) != _minor(self._tvm_version):
+            raise ArtifactMismatch(
+                f"{str(self._path)!r} was compiled by TVM {self._tvm_version}, TVM {here} is "
+                f"installed; compile it again, or install TVM {_minor(self._tvm_version)}"
+            )
+        try:
+            # The mapping outlives the folder.
+            with tempfile.TemporaryDirectory(
+                prefix="hios-kernels-", ignore_cleanup_errors=True
+            ) as private:
+                copy = Path(private) / f"{self._sha256[:16]}.so"
+                self.export(copy)
+                return tvm_runtime.load_library(copy, self._path)
+        except OSError as problem:
+            if isinstance(problem, HiosError):
+                raise
+            raise _storage_error(Path(tempfile.gettempdir()), problem) from problem
 
     def export(self, path: Path) -> None:
-        """Copy the file.
+        """Copy the file, if it still is the one that was loaded.
 
         Raises
         ------
         StorageError
             When it cannot be written.
+        MissingFile
+            When it is gone.
+        ArtifactMismatch
+            When it is another one by now.
         """
+        data = _read(self._path)
+        if hashlib.sha256(data).hexdigest() != self._sha256:
+            raise ArtifactMismatch(
+                f"{str(self._path)!r} was replaced after the artifact was loaded; load it again"
+            )
         try:
-            shutil.copyfile(self._path, path)
+            path.write_bytes(data)
         except OSError as problem:
             raise _storage_error(path, problem) from problem
 
@@ -327,7 +371,11 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     except (InvalidGraph, InvalidMachine, InfeasibleSchedule) as problem:
         raise ArtifactMismatch(f"{problem}; compile again") from problem
     library = LoadedLibrary(
-        folder / "kernels.so", manifest.target, manifest.tvm_version, manifest.requires
+        folder / "kernels.so",
+        manifest.target,
+        manifest.tvm_version,
+        manifest.sha256["kernels.so"],
+        manifest.requires,
     )
     params = _load_params(folder / "params.safetensors", graph)
     compiled = CompiledGraph(graph, library, params, dict(manifest.attrs))

@@ -81,8 +81,16 @@ class Memory:
         self._bytes.fill(byte)
 
 
-def load_library(path: Path) -> Any:
+def load_library(path: Path, origin: Path | None = None) -> Any:
     """Load an exported kernel library.
+
+    Parameters
+    ----------
+    path
+        The file. The dynamic loader knows libraries by their paths: where one was loaded from
+        before, the old kernels come again, whatever the file holds by now.
+    origin
+        What to call it in messages, if it is a copy.
 
     Raises
     ------
@@ -94,7 +102,7 @@ def load_library(path: Path) -> Any:
     except (RuntimeError, ValueError, OSError) as problem:
         first = str(problem).strip().splitlines()[0] if str(problem).strip() else "no reason given"
         raise ArtifactMismatch(
-            f"{str(path)!r} cannot be loaded as a kernel library ({first}); compile it again"
+            f"{str(origin or path)!r} cannot be loaded as a kernel library ({first}); compile it again"
         ) from problem
 
 

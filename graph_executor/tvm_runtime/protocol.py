@@ -47,7 +47,7 @@ class TvmRuntime(Protocol):
         """Return the version of the TVM that is loaded."""
         ...
 
-    def load_library(self, path: Path) -> Any:
+    def load_library(self, path: Path, origin: Path | None = None) -> Any:
         """Load an exported kernel library."""
         ...
 

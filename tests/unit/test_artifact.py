@@ -1,22 +1,35 @@
 """Artifacts: whole or not at all, checked before use, equal after the way through a folder."""
 
+import hashlib
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_kernels import build_kernels, cpu_machine, random_compiled, random_cpu_schedule
+import tvm
+from small_kernels import (
+    LENGTH,
+    Kernels,
+    build_kernels,
+    cpu_machine,
+    random_compiled,
+    random_cpu_schedule,
+)
+from tvm import te
 
 import graph_executor.artifact as artifact_module
 from graph_executor.artifact import FORMAT_VERSION, load_artifact, save_artifact
 from graph_executor.executor import GraphExecutor, random_inputs
 from graph_executor.host import host_features, vector_features
 from hios.errors import ArtifactMismatch, MissingFile, StorageError
+from hios.ir import CompiledGraph
+from relay_passes.offset_factor import AllowOffsets
 
 CORES = sorted(os.sched_getaffinity(0))
 MACHINE = cpu_machine([(CORES[0],), (CORES[-1],)], 1)
@@ -134,6 +147,77 @@ def test_what_is_no_artifact_is_named(tmp_path, folder):
     (folder / "manifest.json").write_text("{}")
     with pytest.raises(ArtifactMismatch, match="format_version"):
         load_artifact(folder)
+
+
+def constant_kernels(value: float) -> Kernels:
+    """Return kernels of the usual names that write `value` whatever they read."""
+    functions = {}
+    for n_in in range(1, 5):
+        for n_out in (1, 2):
+            inputs = [te.placeholder((LENGTH,), name=f"a{i}") for i in range(n_in)]
+            outputs = [
+                te.compute((LENGTH,), lambda i: tvm.tirx.const(value, "float32"), name=f"b{k}")
+                for k in range(n_out)
+            ]
+            name = f"mix_{n_in}_{n_out}"
+            functions[name] = te.create_prim_func([*inputs, *outputs]).with_attr(
+                "global_symbol", name
+            )
+    executable = tvm.compile(AllowOffsets()(tvm.IRModule(functions)), target={"kind": "llvm"})
+    return Kernels(executable.jit(), executable)
+
+
+def test_a_path_that_was_saved_again_runs_the_new_kernels(compiled, schedule, tmp_path):
+    loaded = []
+    for value in (1.0, 2.0, 3.0):
+        now = CompiledGraph(compiled.graph, constant_kernels(value), compiled.params)
+        save_artifact(tmp_path / "m.hios", now, MACHINE, schedule)
+        loaded.append(load_artifact(tmp_path / "m.hios"))
+        if value == 2.0:
+            continue  # its kernels are not loaded before the folder holds other ones
+        found = outputs(loaded[-1].compiled, MACHINE, schedule)
+        produced = [
+            found[name]
+            for name, t in zip(found, compiled.graph.outputs, strict=True)
+            if compiled.graph.producer(t) is not None
+        ]
+        assert produced
+        assert all(np.all(array == value) for array in produced)
+    with pytest.raises(ArtifactMismatch, match="replaced after the artifact was loaded"):
+        outputs(loaded[1].compiled, MACHINE, schedule)
+    with pytest.raises(ArtifactMismatch, match="replaced after the artifact was loaded"):
+        save_artifact(tmp_path / "n.hios", loaded[1].compiled, MACHINE, schedule)
+    outputs(loaded[0].compiled, MACHINE, schedule)  # loaded in time
+    assert [p.name for p in tmp_path.iterdir()] == ["m.hios"]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF" + bytes(60), b"no library" * 100])
+def test_kernels_that_are_no_library_are_named_where_they_lie(folder, data, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    (folder / "kernels.so").write_bytes(data)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["sha256"]["kernels.so"] = hashlib.sha256(data).hexdigest()
+    path.write_text(json.dumps(manifest))
+    loaded = load_artifact(folder)
+    with pytest.raises(ArtifactMismatch, match="cannot be loaded as a kernel library") as caught:
+        GraphExecutor(loaded.compiled, loaded.machine, loaded.schedule)
+    assert str(caught.value).startswith(repr(str(folder / "kernels.so")))
+    assert list(temporary.iterdir()) == []
+
+
+def test_no_copy_of_the_kernels_stays(folder, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    loaded = load_artifact(folder)
+    outputs(loaded.compiled, loaded.machine, loaded.schedule)
+    assert list(temporary.iterdir()) == []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(StorageError, match="nowhere"):
+        GraphExecutor(load_artifact(folder).compiled, loaded.machine, loaded.schedule)
 
 
 def test_an_older_artifact_is_replaced_and_nothing_else(compiled, schedule, folder, tmp_path):
