@@ -4,6 +4,10 @@ The thread that asks for a run sleeps meanwhile: it takes no core from the worke
 anything without arguments, bound beforehand; between two calls a worker spends well under a
 microsecond. When a call raises, the run is given up: every gate is forced open, and workers
 that pass one find the run given up and stop. The team can run again afterwards.
+
+Ctrl-C may raise between any two steps of the thread that asks. Every run has a number for that
+reason: starting a worker twice, or waiting for a run that has ended, does nothing, so after an
+interrupt both are simply done again until the run has come to its end.
 """
 
 import itertools
@@ -45,6 +49,10 @@ class _State:
     stamps: list[list[int]] | None = None
     gates: list[Gate] = field(default_factory=list)
     failures: list[tuple[int, int, BaseException]] = field(default_factory=list)
+    turn: int = 0
+    """The run that workers are to do."""
+    turn_done: int = 0
+    """The run that all workers have done."""
     is_given_up: bool = False
     is_closing: bool = False
 
@@ -105,28 +113,39 @@ class Team:
         state = self._state
         if not state.start:  # a graph without operators: nobody would ever say that it is done
             return
+        if state.turn != state.turn_done or state.is_given_up:
+            self._settle()
+        turn = state.turn + 1
         state.programs = programs
         state.finished = itertools.count(1)
-        for lock in state.start:
-            lock.release()
         interrupt: BaseException | None = None
-        while True:
+        while state.turn_done != turn:
             try:
-                state.done.acquire()
-                break
+                state.turn = turn
+                for lock in state.start:
+                    _unlock(lock)
+                while state.turn_done != turn:
+                    state.done.acquire()
             except BaseException as problem:  # noqa: BLE001 - raised again below
                 # Ctrl-C: the workers still use the memory, so see them to the end first.
                 interrupt = problem
         failures = state.failures
         if state.is_given_up:
-            for gate in state.gates:
-                gate.reset()
-            state.failures = []
-            state.is_given_up = False
+            self._settle()
         if interrupt is not None:
             raise interrupt
         if failures:
             raise CallFailed(*failures[0])
+
+    def _settle(self) -> None:
+        """Wait for a run that an interrupt left behind, and forget what went wrong in it."""
+        state = self._state
+        while state.turn_done != state.turn:
+            state.done.acquire()
+        for gate in state.gates:
+            gate.reset()
+        state.failures = []
+        state.is_given_up = False
 
     def run_stamped(self, programs: Sequence[Sequence[Step]]) -> tuple[int, list[list[int]]]:
         """Run and return the start and, for each worker, the times between its calls, in ns.
@@ -134,21 +153,20 @@ class Team:
         A list of n calls has n + 1 times: call i ran between times i and i + 1.
         """
         state = self._state
-        state.stamps = [[] for _ in programs]
-        begin = time.perf_counter_ns()
+        stamps: list[list[int]] = [[] for _ in programs]
         try:
+            state.stamps = stamps
+            begin = time.perf_counter_ns()
             self.run(programs)
-            return begin, state.stamps
+            return begin, stamps
         finally:
             state.stamps = None
 
     def close(self) -> None:
         """End all threads; may be called twice."""
-        if self._state.is_closing:
-            return
         self._state.is_closing = True
         for lock in self._state.start:
-            lock.release()
+            _unlock(lock)
         for thread in self._threads:
             thread.join()
         self._state.programs = ()
@@ -157,18 +175,29 @@ class Team:
     def __del__(self) -> None:
         # Threads do not know their team: without this they would sleep forever.
         state = getattr(self, "_state", None)
-        if state is not None and not state.is_closing:
+        if state is not None:
             state.is_closing = True
             for lock in state.start:
-                lock.release()
+                _unlock(lock)
+
+
+def _unlock(lock: threading.Lock) -> None:
+    try:
+        lock.release()
+    except RuntimeError:
+        return  # unlocked already: whoever waits for it will find it so
 
 
 def _work(state: _State, worker: int) -> None:
     start = state.start[worker]
+    turn = 0
     while True:
         start.acquire()
         if state.is_closing:
             return
+        if turn == state.turn:
+            continue
+        turn = state.turn
         steps = iter(state.programs[worker])
         try:
             if state.stamps is None:
@@ -186,7 +215,8 @@ def _work(state: _State, worker: int) -> None:
                 gate.force_open()
         del steps
         if next(state.finished) == len(state.start):
-            state.done.release()
+            state.turn_done = turn
+            _unlock(state.done)
 
 
 def _run_stamped(steps: Iterator[Step], stamps: list[int]) -> None:

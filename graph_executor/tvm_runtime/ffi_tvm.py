@@ -102,7 +102,8 @@ def load_library(path: Path, origin: Path | None = None) -> Any:
     except (RuntimeError, ValueError, OSError) as problem:
         first = str(problem).strip().splitlines()[0] if str(problem).strip() else "no reason given"
         raise ArtifactMismatch(
-            f"{str(origin or path)!r} cannot be loaded as a kernel library ({first}); compile it again"
+            f"{str(origin or path)!r} cannot be loaded as a kernel library ({first}); compile it "
+            "again"
         ) from problem
 
 

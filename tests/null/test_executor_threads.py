@@ -1,6 +1,8 @@
 """Gates, teams of threads, and the cores they get."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -173,6 +175,129 @@ def test_an_interrupt_waits_for_the_workers(team, monkeypatch):
     assert done == [1]
     team.run([[lambda: done.append(2)], []])
     assert done == [1, 2]
+
+
+class InterruptingLock:
+    """A lock after one of whose calls Ctrl-C comes, once."""
+
+    def __init__(self, lock, call):
+        self.lock = lock
+        self.call = call
+
+    def interrupt(self, call):
+        if self.call == call:
+            self.call = None
+            raise KeyboardInterrupt
+
+    def acquire(self, *arguments):
+        taken = self.lock.acquire(*arguments)
+        self.interrupt("acquire")
+        return taken
+
+    def release(self):
+        self.lock.release()
+        self.interrupt("release")
+
+
+def interrupted_runs(team, programs):
+    """Run in a thread of its own, so that a run that never ends fails and does not hang."""
+    caught = []
+
+    def ask():
+        try:
+            team.run(programs)
+        except KeyboardInterrupt as problem:
+            caught.append(problem)
+
+    asker = threading.Thread(target=ask, daemon=True)
+    asker.start()
+    asker.join(5)
+    assert not asker.is_alive(), "the run never returns"
+    return len(caught)
+
+
+def test_an_interrupt_right_after_the_end_is_no_second_wait():
+    team = Team(["a", "b"], [nothing] * 2)
+    team._state.done = InterruptingLock(team._state.done, "acquire")
+    seen = []
+    assert interrupted_runs(team, [[lambda: (time.sleep(0.02), seen.append(1))], []]) == 1
+    assert seen == [1]
+    assert interrupted_runs(team, [[lambda: seen.append(2)], [lambda: seen.append(2)]]) == 0
+    assert seen == [1, 2, 2]
+    team.close()
+
+
+def test_an_interrupt_between_two_starts_leaves_no_half_started_run():
+    team = Team(["a", "b"], [nothing] * 2)
+    team._state.start[0] = InterruptingLock(team._state.start[0], "release")
+    gate = SleepGate()
+    wait = team.gate(gate)
+    seen = []
+    programs = [[wait, lambda: seen.append("a")], [gate.open, lambda: seen.append("b")]]
+    assert interrupted_runs(team, programs) == 1
+    assert sorted(seen) == ["a", "b"]
+    assert interrupted_runs(team, programs) == 0
+    assert sorted(seen) == ["a", "a", "b", "b"]
+    team.close()
+
+
+def test_interrupts_at_any_moment_leave_whole_runs():
+    """Real signals, at moments that move through the whole of a run."""
+    code = """
+import signal, time
+from graph_executor.cpu.gates import SleepGate
+from graph_executor.cpu.team import Team
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+team = Team(["a", "b"], [lambda: None] * 2)
+gate = SleepGate()
+wait = team.gate(gate)
+counts = [0, 0]
+def count(worker):
+    counts[worker] += 1
+programs = [[wait, lambda: count(0)], [gate.open, lambda: count(1)]]
+caught = 0
+signal.signal(signal.SIGALRM, interrupt)
+for turn in range(4000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + turn % 100))
+        team.run(programs)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        caught += 1
+    assert counts[0] == counts[1], counts
+signal.setitimer(signal.ITIMER_REAL, 0)
+team.close()
+assert caught > 100, caught
+print(counts)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_many_workers_may_give_up_at_once():
+    """Forcing a gate open that another thread opens at that moment is no failure."""
+    gate = SleepGate()
+    lock = gate._lock
+
+    class Raced:
+        def locked(self):
+            found = lock.locked()
+            if found:
+                lock.release()  # the other thread is a moment faster
+            return found
+
+        def release(self):
+            lock.release()
+
+    gate._lock = Raced()
+    gate.force_open()
+    gate._lock = lock
+    gate.wait()
 
 
 def test_a_failing_setup_ends_the_threads():
