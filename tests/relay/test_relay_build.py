@@ -28,7 +28,7 @@ POISONED = ExecutorOptions(is_poisoned=True)
 
 
 def build(mod, devices=2, **options):
-    with hios_tvm.pass_context(opt_level=3, devices=devices):
+    with hios_tvm.pass_context(opt_level=3, devices=devices, scheduler="hios-lp"):
         return relay.build(mod, target="llvm", **options)
 
 
