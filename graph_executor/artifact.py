@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.numpy
 
@@ -52,6 +53,7 @@ from hios.ir.kernels import CompiledGraph, KernelLibrary
 from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
 from hios.ir.serial import decode_json, encode_json
+from hios.linking import check_linking
 
 __all__ = [
     "FORMAT_VERSION",
@@ -67,7 +69,7 @@ FORMAT_VERSION = 1
 
 _PARTS = ("graph.json", "machine.json", "schedule.json", "kernels.so", "params.safetensors")
 _MANIFEST = "manifest.json"
-_LINKING_BYTES = 32 << 20
+_PLAIN_KINDS = "fiub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +262,8 @@ def save_artifact(
     ------
     StorageError
         When something cannot be written, or `path` is taken by anything but an artifact.
+    MissingDependency
+        When kernels compiled in this process need a C compiler to be linked, and there is none.
     """
     target = Path(path)
     if target.exists() and not (target / _MANIFEST).is_file():
@@ -300,8 +304,7 @@ def _fill(folder: Path, compiled: CompiledGraph, machine: Machine, schedule: Sch
     (folder / "machine.json").write_bytes(encode_json(machine, indent=2))
     (folder / "schedule.json").write_bytes(schedule.to_json())
     if not isinstance(compiled.library, LoadedLibrary):
-        # The compiler writes object files there, and ends the process if it cannot.
-        _require_space(Path(tempfile.gettempdir()), _LINKING_BYTES)
+        check_linking()
     compiled.library.export(folder / "kernels.so")
     data = {str(tensor): _plain(value) for tensor, value in sorted(compiled.params.items())}
     try:
@@ -410,28 +413,31 @@ def _load_params(path: Path, graph: OpGraph) -> dict[TensorId, Array]:
             raise ArtifactMismatch(f"{str(path)!r} holds {key!r}, no tensor; compile again")
         tensor = graph.tensors[int(key)]
         dtype = numpy_dtype(tensor.dtype)
-        params[tensor.id] = value if value.dtype == dtype else value.view(dtype)
+        if value.dtype != dtype:
+            if dtype.kind in _PLAIN_KINDS or value.dtype != _carrier(dtype):
+                raise ArtifactMismatch(
+                    f"{str(path)!r} holds {tensor.name!r} as {value.dtype}, the graph needs "
+                    f"{tensor.dtype}; compile again"
+                )
+            value = value.view(dtype)
+        params[tensor.id] = value
     return params
 
 
 def _plain(value: Array) -> Array:
     """Return the value in a dtype that every reader knows: others as raw unsigned integers."""
-    if value.dtype.kind in "fiub":
+    if value.dtype.kind in _PLAIN_KINDS:
         return value
-    return value.view(f"u{value.dtype.itemsize}")
+    return value.view(_carrier(value.dtype))
+
+
+def _carrier(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the unsigned integer that carries the bits of a dtype that few readers know."""
+    return np.dtype(f"u{dtype.itemsize}")
 
 
 def _port(graph: OpGraph, name: str, tensor: TensorId) -> Port:
     return Port(name, graph.tensors[tensor].shape, graph.tensors[tensor].dtype)
-
-
-def _require_space(folder: Path, size_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < size_bytes:
-        raise StorageError(
-            f"cannot link kernels: {str(folder)!r} has {free >> 20} MiB left, needs "
-            f"{size_bytes >> 20}; free some, or set TMPDIR"
-        )
 
 
 def _hash(path: Path) -> str:

@@ -4,6 +4,7 @@
 keeps runs apart, and turns what goes wrong into errors that name the operator.
 """
 
+import math
 import os
 import threading
 import time
@@ -27,6 +28,7 @@ from hios.errors import (
     ExecutionError,
     InputMismatch,
     InvalidOption,
+    UnsupportedModel,
 )
 from hios.ir.graph import OpGraph, Tensor
 from hios.ir.kernels import CompiledGraph
@@ -92,7 +94,7 @@ class GraphExecutor:
     DeviceUnavailable
         When a device cannot be used.
     ArtifactMismatch
-        When kernels or weights are missing.
+        When kernels or weights are missing, or a tensor has another size than its shape says.
 
     Notes
     -----
@@ -503,6 +505,7 @@ def _open_backend(
         raise ArtifactMismatch(
             f"the kernels of {graph.name!r} are not loaded; load the artifact, or compile again"
         )
+    _check_sizes(graph)
     for memory in plan.memory:
         for weight in memory.weights:
             _check_weight(graph.tensors[weight.tensor], compiled.params.get(weight.tensor))
@@ -510,6 +513,29 @@ def _open_backend(
     from graph_executor.cpu.backend import CpuBackend
 
     return CpuBackend(Program(plan, graph, machine, module, compiled.params, options.is_poisoned))
+
+
+def _check_sizes(graph: OpGraph) -> None:
+    """Check that the plan gives every tensor the memory that kernels will take as its own.
+
+    Graphs that are only scheduled may leave sizes out; those that run may not.
+    """
+    for tensor in graph.tensors:
+        elements = math.prod(tensor.shape)
+        try:
+            is_right = tensor.bytes == elements * numpy_dtype(tensor.dtype).itemsize
+        except UnsupportedModel:
+            is_right = tensor.bytes >= elements  # of a dtype that only kernels know
+        if not is_right:
+            raise ArtifactMismatch(
+                f"tensor {tensor.name!r} has {tensor.bytes} bytes, which {_shape(tensor.shape)} "
+                f"{tensor.dtype} does not take; compile the model again"
+            )
+        if tensor.alias_of is not None and tensor.bytes > graph.tensors[tensor.alias_of].bytes:
+            raise ArtifactMismatch(
+                f"view {tensor.name!r} has {tensor.bytes} bytes, the tensor that it views has "
+                f"{graph.tensors[tensor.alias_of].bytes}; compile the model again"
+            )
 
 
 def _check_weight(tensor: Tensor, value: Array | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import tvm
 
 from hios.errors import StorageError
+from hios.linking import check_linking, linking_failure
 
 __all__ = ["TvmKernelLibrary"]
 
@@ -53,8 +54,11 @@ class TvmKernelLibrary:
         Raises
         ------
         StorageError
-            When there is no C compiler to link with, or the file cannot be written.
+            When the file cannot be written, or object files in the temporary folder.
+        MissingDependency
+            When there is no C compiler to link with.
         """
+        check_linking()
         try:
             handle, name = tempfile.mkstemp(suffix=".so", dir=path.parent)
             os.close(handle)
@@ -65,9 +69,9 @@ class TvmKernelLibrary:
             self._executable.export_library(str(temporary))
             temporary.replace(path)
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
             raise StorageError(
-                f"cannot link kernels to {path}: {reason}; a C compiler (cc) and space are needed"
+                f"cannot link kernels to {path}: {linking_failure(error)}; a C compiler (cc) and "
+                "space are needed"
             ) from None
         finally:
             temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from graph_executor.host import vector_features
 from graph_executor.tvm_runtime.huge_pages import prefer_huge_pages
 from graph_executor.tvm_runtime.protocol import Array, Kernel
 from hios.errors import ArtifactMismatch, StorageError
+from hios.linking import check_linking, linking_failure
 
 __all__ = [
     "Memory",
@@ -156,13 +157,16 @@ def export_executable(executable: Any, path: Path) -> None:
     ------
     StorageError
         When it cannot be written.
+    MissingDependency
+        When there is no C compiler to link with.
     """
+    check_linking()
     try:
         executable.export_library(str(path))
     except (OSError, RuntimeError, ValueError) as problem:
-        last = (str(problem).strip().splitlines() or [type(problem).__name__])[-1]
         raise StorageError(
-            f"cannot link kernels to {str(path)!r}: {last}; a C compiler (cc) and space are needed"
+            f"cannot link kernels to {str(path)!r}: {linking_failure(problem)}; a C compiler (cc) "
+            "and space are needed"
         ) from problem
 
 

@@ -27,6 +27,7 @@ from graph_executor.host import vector_features
 from graph_executor.tvm_runtime.huge_pages import prefer_huge_pages
 from graph_executor.tvm_runtime.protocol import Array, Kernel
 from hios.errors import ArtifactMismatch, StorageError
+from hios.linking import check_linking, linking_failure
 
 __all__ = [
     "Memory",
@@ -248,7 +249,10 @@ def export_executable(executable: Any, path: Path) -> None:
     ------
     StorageError
         When it cannot be written.
+    MissingDependency
+        When there is no C compiler to link with.
     """
+    check_linking()
     module = executable[1] if isinstance(executable, tuple) else executable
     try:
         if getattr(module, "type_key", "") == "library":
@@ -260,9 +264,9 @@ def export_executable(executable: Any, path: Path) -> None:
     except (OSError, RuntimeError, ValueError) as problem:
         if isinstance(problem, StorageError):
             raise
-        last = (str(problem).strip().splitlines() or [type(problem).__name__])[-1]
         raise StorageError(
-            f"cannot link kernels to {str(path)!r}: {last}; a C compiler (cc) and space are needed"
+            f"cannot link kernels to {str(path)!r}: {linking_failure(problem)}; a C compiler (cc) "
+            "and space are needed"
         ) from problem
 
 

@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 import tvm
+from command_line import small_network
 from small_kernels import (
     LENGTH,
     Kernels,
@@ -24,11 +28,13 @@ from small_kernels import (
 from tvm import te
 
 import graph_executor.artifact as artifact_module
+import hios.linking as linking_module
 from graph_executor.artifact import FORMAT_VERSION, load_artifact, save_artifact
 from graph_executor.executor import GraphExecutor, random_inputs
 from graph_executor.host import host_features, vector_features
-from hios.errors import ArtifactMismatch, MissingFile, StorageError
+from hios.errors import ArtifactMismatch, MissingDependency, MissingFile, StorageError
 from hios.ir import CompiledGraph
+from relay_passes.library import TvmKernelLibrary
 from relay_passes.offset_factor import AllowOffsets
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -273,7 +279,7 @@ def tiny_disk(tmp_path):
 def test_a_full_place_for_object_files_is_noticed_in_time(
     compiled, schedule, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(artifact_module, "_LINKING_BYTES", 1 << 60)
+    monkeypatch.setattr(linking_module, "_OBJECT_BYTES", 1 << 60)
     with pytest.raises(StorageError, match="set TMPDIR"):
         save_artifact(tmp_path / "m.hios", compiled, MACHINE, schedule)
     assert list(tmp_path.iterdir()) == []
@@ -285,6 +291,123 @@ def test_a_full_disk_leaves_nothing_half_written(schedule, original, tiny_disk):
         save_artifact(tiny_disk / "m.hios", loaded.compiled, MACHINE, schedule)
     assert "nothing was left half-written" in str(caught.value)
     assert list(tiny_disk.iterdir()) == []
+
+
+def test_a_full_disk_is_named_while_kernels_are_linked(compiled, schedule, tiny_disk):
+    library = TvmKernelLibrary(compiled.library.executable, tvm.target.Target("llvm"))
+    fresh = CompiledGraph(compiled.graph, library, compiled.params)
+    with pytest.raises(StorageError, match="No space left on device"):
+        save_artifact(tiny_disk / "m.hios", fresh, MACHINE, schedule)
+    assert list(tiny_disk.iterdir()) == []
+
+
+COMPILE = "import sys; from hios_tvm.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+def compile_small(tmp_path, before="", **environment):
+    """Compile a small network to an artifact in a process of its own."""
+    onnx.save(small_network(), tmp_path / "m.onnx")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = ["compile", str(tmp_path / "m.onnx"), "-o", str(folder / "n.hios")]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            before + COMPILE,
+            *command,
+            "--devices",
+            "1",
+            "--costs",
+            "analytic",
+            "--no-select",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("hios: error:")]
+    assert "Traceback" not in done.stderr
+    return done.returncode, lines, [p.name for p in folder.iterdir()]
+
+
+@pytest.mark.parametrize("limit", [8 << 10, 1 << 20])
+def test_a_fresh_model_under_a_file_size_limit_is_no_crash(tmp_path, limit):
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+    code, lines, left = compile_small(tmp_path, before)
+    assert code == 2
+    assert len(lines) == 1
+    assert f"{limit >> 10} KiB" in lines[0]
+    assert left == []
+
+
+def test_a_missing_compiler_is_named(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, lines, left = compile_small(tmp_path, PATH=str(empty), CXX="", CC="")
+    assert code == 2
+    assert len(lines) == 1
+    assert "install gcc or clang, or set CXX" in lines[0]
+    assert left == []
+
+
+def test_a_compiler_that_is_no_program_is_named(compiled, schedule, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    with pytest.raises(MissingDependency, match="CXX='/nowhere/g\\+\\+' is no program"):
+        save_artifact(tmp_path / "m.hios", compiled, MACHINE, schedule)
+    assert list(tmp_path.iterdir()) == []
+
+
+def change_graph(folder, change):
+    """Rewrite the tensors of a saved graph, hashes included."""
+    path = folder / "graph.json"
+    graph = json.loads(path.read_text())
+    change(graph["tensors"])
+    path.write_text(json.dumps(graph))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["graph.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("size", [0, 4, 4 * LENGTH - 1, 4 * LENGTH + 1])
+def test_a_size_that_is_not_that_of_the_shape_never_runs(folder, size):
+    def change(tensors):
+        produced = next(t for t in tensors if t.get("producer") is not None)
+        produced["bytes"] = size
+
+    change_graph(folder, change)
+    loaded = load_artifact(folder)
+    with pytest.raises(ArtifactMismatch, match=f"has {size} bytes"):
+        GraphExecutor(loaded.compiled, loaded.machine, loaded.schedule)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float64", "bfloat16", "uint32"])
+def test_weights_of_another_dtype_are_refused(compiled, folder, dtype):
+    weight = min(compiled.params)
+
+    def change(tensors):
+        tensors[weight]["dtype"] = dtype
+
+    change_graph(folder, change)
+    with pytest.raises(ArtifactMismatch, match=f"as float32, the graph needs {dtype}"):
+        load_artifact(folder)
+
+
+def test_weights_that_numpy_does_not_know_come_back(compiled, schedule, tmp_path):
+    weight = min(compiled.params)
+    tensors = list(compiled.graph.tensors)
+    tensors[weight] = replace(tensors[weight], dtype="bfloat16", bytes=2 * LENGTH)
+    value = compiled.params[weight].astype(ml_dtypes.bfloat16)
+    changed = CompiledGraph(
+        replace(compiled.graph, tensors=tuple(tensors)),
+        compiled.library,
+        {**compiled.params, weight: value},
+    )
+    saved = save_artifact(tmp_path / "m.hios", changed, MACHINE, schedule)
+    found = load_artifact(saved).compiled.params[weight]
+    assert found.dtype == value.dtype
+    np.testing.assert_array_equal(found.view("u2"), value.view("u2"))
 
 
 def test_loading_needs_no_tvm(original):
