@@ -1,5 +1,6 @@
 """A model that is decided and ready to run."""
 
+import threading
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Self
 
 from graph_executor.executor import GraphExecutor
 from hios.costs.protocol import Costs
+from hios.errors import ExecutionError
 from hios.ir.graph import OpGraph
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
@@ -42,6 +44,8 @@ class Model:
         self.schedule = schedule
         self.costs = costs
         self._executor: GraphExecutor | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     @property
     def graph(self) -> OpGraph:
@@ -50,10 +54,22 @@ class Model:
 
     @property
     def executor(self) -> GraphExecutor:
-        """The executor; opened when first asked for."""
-        if self._executor is None:
-            self._executor = GraphExecutor(self.compiled, self.machine, self.schedule)
-        return self._executor
+        """The executor; opened when first asked for.
+
+        Raises
+        ------
+        ExecutionError
+            When the model is closed.
+        """
+        executor = self._executor
+        if executor is not None:
+            return executor
+        with self._lock:
+            if self._is_closed:
+                raise ExecutionError(f"model {self.graph.name!r} is closed; build or load it again")
+            if self._executor is None:
+                self._executor = GraphExecutor(self.compiled, self.machine, self.schedule)
+            return self._executor
 
     def run(self, inputs: Mapping[str, Any], *, copy: bool = True) -> dict[str, Any]:
         """Run once; see `GraphExecutor.run`."""
@@ -90,10 +106,20 @@ class Model:
         save_artifact(Path(path), self.compiled, self.machine, self.schedule)
 
     def close(self) -> None:
-        """End the executor's threads and give its memory back."""
-        if self._executor is not None:
-            self._executor.close()
-            self._executor = None
+        """End the executor's threads and give its memory back; may be called twice.
+
+        Afterwards the model can be saved and predicted, but not run.
+
+        Raises
+        ------
+        ExecutionError
+            When a run is still going on in another thread; the model stays open.
+        """
+        with self._lock:
+            if self._executor is not None:
+                self._executor.close()
+                self._executor = None
+            self._is_closed = True
 
     def __enter__(self) -> Self:
         return self
