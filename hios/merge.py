@@ -178,7 +178,8 @@ def merge_candidates(graph: OpGraph) -> tuple[tuple[OpId, ...], ...]:
     They read one and the same value besides weights, have the same stride, no groups, and one
     output of the same size and dtype (all axes but the channels, ``attrs["channel_axis"]``, by
     default 1). Kernels may differ in size: the smaller ones are padded with zeros. An operator
-    that does not tell its groups and stride is left out.
+    that does not tell its groups and stride is left out. Where a compiler has classified its
+    convolutions (``attrs["merge_class"]``), only those of one class go together.
 
     Returns
     -------
@@ -235,11 +236,11 @@ def _merge_key(graph: OpGraph, op: Operator) -> tuple[object, ...] | None:
     if op.kind != "conv2d" or op.attrs.get("groups") != 1 or "stride" not in op.attrs:
         return None
     values = {graph.root(t) for t in op.inputs if not graph.is_weight(t)}
-    if len(values) != 1 or len(op.outputs) != 1:
+    if len(values) != 1 or len(op.outputs) - int(op.attrs.get("workspaces", 0)) != 1:
         return None
     written = graph.tensors[op.outputs[0]]
     axis = int(op.attrs.get("channel_axis", 1))
     if not 0 <= axis < len(written.shape):
         return None
     size = written.shape[:axis] + written.shape[axis + 1 :]
-    return (*values, op.attrs["stride"], axis, size, written.dtype)
+    return (*values, op.attrs["stride"], op.attrs.get("merge_class"), axis, size, written.dtype)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relay_passes.compile import compile_graph, resolve_target
+    from relay_passes.compile import compile_graph, compile_offers, resolve_target
     from relay_passes.relay.partition import HIOSPartition
 
-__all__ = ["HIOSPartition", "compile_graph", "resolve_target"]
+__all__ = ["HIOSPartition", "compile_graph", "compile_offers", "resolve_target"]
 
 _HOME = {
     "HIOSPartition": "relay_passes.relay",
     "compile_graph": "relay_passes.compile",
+    "compile_offers": "relay_passes.compile",
     "resolve_target": "relay_passes.compile",
 }
 

@@ -150,6 +150,8 @@ class _ChannelsLast(StraightLineRewriter):
             return self._concat(call)
         if name in _REDUCTIONS:
             return self._reduce(call, name)
+        if name == "relax.strided_slice":
+            return self._strided_slice(call)
         if name == "relax.permute_dims":
             return self._permute(call)
         if name == "relax.reshape":
@@ -267,6 +269,14 @@ class _ChannelsLast(StraightLineRewriter):
         left = [a for a in perm if a not in logical]
         order = sorted(left)
         return self._emit_as(out, tuple(order.index(a) for a in left))
+
+    def _strided_slice(self, call: Any) -> Any:
+        perm = self._perm_of(call.args[0])
+        if perm is None or not isinstance(call.args[1], relax.Tuple):
+            return None
+        axes = [perm.index(int(axis) % len(perm)) for axis in call.args[1].fields]
+        args = [call.args[0], relax.Tuple([relax.prim_value(a) for a in axes]), *call.args[2:]]
+        return self._emit_as(ir.Call(call.op, args, call.attrs, call.ty_args), perm)
 
     def _permute(self, call: Any) -> Any:
         perm = self._perm_of(call.args[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tvm
@@ -12,9 +12,10 @@ from hios.ir import CompiledGraph
 from relay_passes.extract import extract_graph
 from relay_passes.frontends import import_model
 from relay_passes.library import TvmKernelLibrary
+from relay_passes.merge_convolutions import MergeConvolutions, OfferedConvolutions
 from relay_passes.pipeline import lowering_phases
 
-__all__ = ["compile_graph", "resolve_target"]
+__all__ = ["compile_graph", "compile_offers", "resolve_target"]
 
 Progress = Callable[[str, float], None]
 
@@ -25,6 +26,7 @@ def compile_graph(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     progress: Progress | None = None,
     name: str | None = None,
+    merges: Sequence[Sequence[str]] = (),
 ) -> CompiledGraph:
     """Compile a model.
 
@@ -40,6 +42,9 @@ def compile_graph(
         Called with a phase and the fraction done so far, in [0, 1].
     name : str, optional
         Name of the graph; by default that of the model.
+    merges : sequence of sequence of str
+        Convolutions to merge into one, each merge the ``attrs["convolution"]`` of its members
+        in the graph of the same model compiled without merges.
 
     Returns
     -------
@@ -51,12 +56,53 @@ def compile_graph(
     HiosError
         One line on what is wrong: `MissingFile`, `UnsupportedModel`, `InvalidOption`.
     """
+    return _compile(model, target, shapes, progress, name, merges, MergeConvolutions)
+
+
+def compile_offers(
+    model: Any,
+    target: Any = "llvm",
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+    *,
+    merges: Sequence[Sequence[str]],
+) -> CompiledGraph:
+    """Compile the merges on offer alone, so that their times can be found out.
+
+    Parameters
+    ----------
+    model, target, shapes, progress, merges
+        As in `compile_graph`; a convolution may be in several merges.
+
+    Returns
+    -------
+    CompiledGraph
+        Its i-th input is read by the operators of the i-th merge and by no others: the merged
+        convolution and the slices of its result.
+
+    Raises
+    ------
+    HiosError
+        As `compile_graph`.
+    """
+    return _compile(model, target, shapes, progress, "offers", merges, OfferedConvolutions)
+
+
+def _compile(
+    model: Any,
+    target: Any,
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    progress: Progress | None,
+    name: str | None,
+    merges: Sequence[Sequence[str]],
+    merge: Any,
+) -> CompiledGraph:
     report = progress or (lambda _phase, _done: None)
     resolved = resolve_target(target)
     report("import", 0.0)
     imported = import_model(model, shapes)
     mod = imported.mod
-    phases = lowering_phases(resolved)
+    phases = lowering_phases(resolved, merges, merge)
     with resolved:
         for index, (phase, passes) in enumerate(phases):
             report(phase, 0.1 + 0.4 * index / len(phases))
@@ -68,8 +114,12 @@ def compile_graph(
                 raise UnsupportedModel(
                     f"model {imported.name!r} cannot be lowered ({phase}): {_last_line(error)}"
                 ) from error
+    is_whole = merge is MergeConvolutions
     extracted = extract_graph(
-        mod, name or imported.name, imported.input_names, imported.output_names
+        mod,
+        name or imported.name,
+        imported.input_names if is_whole else None,
+        imported.output_names if is_whole else None,
     )
     report("kernels", 0.5)
     try:

@@ -19,6 +19,7 @@ from tvm import ir, relax, tirx
 
 from hios.errors import UnsupportedModel
 from hios.ir import Operator, OpGraph, OpId, Tensor, TensorId
+from relay_passes.convolutions import convolution_identity, recorded_convolutions
 from relay_passes.features import FLOPS, KIND, launch_of
 from relay_passes.hoist_workspace import WORKSPACES
 from relay_passes.straight_line import constant_of, dtype_of, op_name, static_shape
@@ -76,6 +77,7 @@ def extract_graph(
 class _Extractor:
     def __init__(self, mod: Any) -> None:
         self.mod = mod
+        self.convolutions = recorded_convolutions(mod["main"])
         self.tensors: list[Tensor] = []
         self.operators: list[Operator] = []
         self.params: dict[TensorId, np.ndarray[Any, Any]] = {}
@@ -186,11 +188,12 @@ class _Extractor:
             self._read(used, op)
         scratch = int(func.attrs[WORKSPACES]) if WORKSPACES in func.attrs else 0
         written = outputs[: len(outputs) - scratch]
+        kind = str(func.attrs[KIND]) if KIND in func.attrs else "other"
         self.operators.append(
             Operator(
                 id=op,
                 name=label,
-                kind=str(func.attrs[KIND]) if KIND in func.attrs else "other",
+                kind=kind,
                 kernel=kernel,
                 inputs=inputs,
                 outputs=tuple(outputs),
@@ -198,10 +201,29 @@ class _Extractor:
                 bytes_read=sum(self.tensors[t].bytes for t in dict.fromkeys(inputs)),
                 bytes_written=sum(self.tensors[t].bytes for t in written),
                 launch=launch_of(func),
-                attrs={"key": key, "workspaces": scratch},
+                attrs={"key": key, "workspaces": scratch, **self._facts(kind, inputs, outputs[0])},
             )
         )
         return tuple(outputs) if multiple else outputs[0]
+
+    def _facts(
+        self, kind: str, inputs: Sequence[TensorId], output: TensorId
+    ) -> Mapping[str, str | int | float]:
+        """Return what is known of the convolution in a kernel, if it holds one."""
+        if kind not in ("conv2d", "depthwise") or not self.convolutions:
+            return {}
+        shape = self.tensors[output].shape
+        for weight in dict.fromkeys(inputs):
+            if weight not in self.params:
+                continue
+            identity = convolution_identity(self.params[weight], math.prod(shape))
+            facts = self.convolutions.get(identity)
+            if facts is not None:
+                n, c, h, w = facts.shape
+                for axis, order in ((3, (n, h, w, c)), (1, (n, c, h, w))):
+                    if shape == order:
+                        return {**facts.attrs, "channel_axis": axis}
+        return {}
 
     def _read(self, tensor: TensorId, op: OpId) -> None:
         old = self.tensors[tensor]

@@ -1,16 +1,18 @@
 """The phases from an imported Relax module to scheduled kernels, in order.
 
 1. *Simplify*: constants, inference identities, batch norms.
-2. *Layout*: channels-last on a CPU.
-3. *Legalise and fuse*: every operator becomes a PrimFunc, elementwise ones join their producer.
-4. *Schedule*: each PrimFunc gets its loops, by our rules on a CPU and by dlight's on a GPU.
-5. *Finish*: no scratch buffer stays inside a kernel, every kernel takes views into an arena.
+2. *Merge*: the convolutions that were chosen become one; facts of all of them are noted.
+3. *Layout*: channels-last on a CPU.
+4. *Legalise and fuse*: every operator becomes a PrimFunc, elementwise ones join their producer.
+5. *Schedule*: each PrimFunc gets its loops, by our rules on a CPU and by dlight's on a GPU.
+6. *Finish*: no scratch buffer stays inside a kernel, every kernel takes views into an arena.
 
 Afterwards ``main`` is one list of ``call_tir``, views and tuples: the operator graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -20,10 +22,12 @@ from tvm.s_tir import dlight
 
 from hios.errors import UnsupportedModel
 from relay_passes.channels_last import ChannelsLast
+from relay_passes.convolutions import RecordConvolutions
 from relay_passes.features import RecordFeatures
 from relay_passes.ffi_errors import register_errors
 from relay_passes.hoist_workspace import HoistWorkspace
 from relay_passes.kernels import ScheduleKernels, legalize_map
+from relay_passes.merge_convolutions import MergeConvolutions
 from relay_passes.offset_factor import AllowOffsets
 from relay_passes.simplify import Simplify
 
@@ -32,8 +36,19 @@ register_errors()
 __all__ = ["lowering_phases", "lowering_pipeline"]
 
 
-def lowering_phases(target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
+def lowering_phases(
+    target: tvm.target.Target, merges: Sequence[Sequence[str]] = (), merge: Any = MergeConvolutions
+) -> list[tuple[str, list[Any]]]:
     """Return the named phases of the lowering for `target`.
+
+    Parameters
+    ----------
+    target : tvm.target.Target
+        Decides on layouts and kernel rules.
+    merges : sequence of sequence of str
+        Convolutions to merge, see `relay_passes.merge_convolutions`.
+    merge : pass class
+        Takes `merges`: `MergeConvolutions` or `OfferedConvolutions`.
 
     Raises
     ------
@@ -69,6 +84,7 @@ def lowering_phases(target: tvm.target.Target) -> list[tuple[str, list[Any]]]:
                 transform.FoldConstant(),
             ],
         ),
+        ("merge", [merge(merges), RecordConvolutions()]),
         ("layout", [*layout, transform.FoldConstant()]),
         (
             "fuse",
