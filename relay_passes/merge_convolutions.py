@@ -10,6 +10,10 @@ The merged convolution adds products with zero to what the members compute, so f
 the same numbers up to the order of additions; an infinity or NaN within the larger window spreads
 to the smaller kernels' outputs.
 
+A slice is a copy, but not everywhere: a concatenation copies its arguments anyway and takes
+slices as they are, and one of neighbouring slices is the merged result itself (the two expanding
+convolutions of a SqueezeNet module).
+
 The passes run after simplification and before layouts are chosen, on NCHW data.
 """
 
@@ -54,20 +58,26 @@ class _Member:
     """A convolution with the epilogue that may move into the merge.
 
     `chain` holds its variables in order: convolution, bias, activation (as far as there are).
+    `place` is the first concatenation that reads its end, with the position there; `is_joined`
+    tells that only concatenations read it.
     """
 
     conv: Convolution
     bias: np.ndarray[Any, Any] | None
     activation: Any
     chain: tuple[Any, ...]
+    place: tuple[int, int]
+    is_joined: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Merged:
-    """One convolution in place of several."""
+class _Slice:
+    """Channels of a merged value, from `start` up to `stop`; `part` holds a copy of them."""
 
-    weight: np.ndarray[Any, Any]
-    padding: tuple[int, int, int, int]
+    value: Any
+    start: int
+    stop: int
+    part: Any
 
 
 @tvm.transform.module_pass(opt_level=0, name="HiosMergeConvolutions")
@@ -98,7 +108,9 @@ class OfferedConvolutions:
     """Module pass: replace ``main`` by the merges on offer alone, side by side.
 
     Each merge reads an input of its own and consists of the merged convolution and the slices
-    of its result, so that its time can be found out. Members may be in several merges.
+    of its result (without those that a concatenation takes), so that its time can be found out.
+    A pooling over one pixel behind each value keeps the layout that it has within the network;
+    it and transpositions of inputs and outputs are no part of the merge.
 
     Parameters
     ----------
@@ -120,17 +132,28 @@ class OfferedConvolutions:
         bb = relax.BlockBuilder()
         with bb.function("main", params):
             with bb.dataflow():
-                parts = [
-                    value
-                    for param, members in zip(params, chosen, strict=True)
-                    for value in _emit(bb, param, members)
-                ]
-                out = bb.emit_output(relax.Tuple(parts))
+                values = []
+                for param, members in zip(params, chosen, strict=True):
+                    value, together = _emit_merged(bb, param, members)
+                    parts = _emit_parts(bb, value, members, together)
+                    apart = [
+                        one.part
+                        for one, member in zip(parts, members, strict=True)
+                        if not (together and member.is_joined)
+                    ]
+                    values += apart or [value]
+                out = bb.emit_output(relax.Tuple([bb.emit(_framed(v)) for v in values]))
             bb.emit_func_output(out)
         return bb.get()
 
 
-def merged_convolution(members: Sequence[Convolution]) -> _Merged:
+def _framed(value: Any) -> Any:
+    return relax.op.nn.max_pool2d(value, pool_size=(1, 1))
+
+
+def merged_convolution(
+    members: Sequence[Convolution],
+) -> tuple[np.ndarray[Any, Any], tuple[int, int, int, int]]:
     """Return the weights and the padding of one convolution for several.
 
     Parameters
@@ -165,19 +188,22 @@ def merged_convolution(members: Sequence[Convolution]) -> _Merged:
         y, x = ((before[i] - m.padding[i]) // first.dilation[i] for i in range(2))
         weight[start : start + own, :, y : y + high, x : x + wide] = m.weight
         start += own
-    return _Merged(weight, (before[0], before[1], after[0], after[1]))
+    return weight, (before[0], before[1], after[0], after[1])
 
 
-def _emit(bb: Any, data: Any, members: Sequence[_Member]) -> list[Any]:
-    """Emit one merge; return the values of its members (the last of each chain)."""
+def _emit_merged(bb: Any, data: Any, members: Sequence[_Member]) -> tuple[Any, bool]:
+    """Emit a merged convolution; return its value, and whether it is activated.
+
+    That is so too when no member has an activation.
+    """
     first = members[0].conv
-    merged = merged_convolution([m.conv for m in members])
+    weight, padding = merged_convolution([m.conv for m in members])
     value = bb.emit(
         relax.op.nn.conv2d(
             data,
-            tensor_constant(merged.weight),
+            tensor_constant(weight),
             strides=list(first.stride),
-            padding=list(merged.padding),
+            padding=list(padding),
             dilation=list(first.dilation),
         ),
         "merged",
@@ -194,14 +220,26 @@ def _emit(bb: Any, data: Any, members: Sequence[_Member]) -> list[Any]:
     together = all(_same_activation(members[0].activation, m.activation) for m in members)
     if together and members[0].activation is not None:
         value = bb.emit(_activated(members[0].activation, value))
+    return value, together
+
+
+def _emit_parts(
+    bb: Any, value: Any, members: Sequence[_Member], together: bool
+) -> list[_Slice]:
+    """Emit the slices of a merged value, activated; unused ones are dead code."""
     parts, start = [], 0
-    for m, own in zip(members, channels, strict=True):
-        part = bb.emit(relax.op.strided_slice(value, [1], [start], [start + own]), "part")
+    for m in members:
+        stop = start + m.conv.weight.shape[0]
+        part = bb.emit(_slice(value, start, stop), "part")
         if m.activation is not None and not together:
             part = bb.emit(_activated(m.activation, part))
-        parts.append(part)
-        start += own
+        parts.append(_Slice(value, start, stop, part))
+        start = stop
     return parts
+
+
+def _slice(value: Any, start: int, stop: int) -> Any:
+    return relax.op.strided_slice(value, [1], [start], [stop], assume_inbound=True)
 
 
 class _Merger(StraightLineRewriter):
@@ -213,6 +251,9 @@ class _Merger(StraightLineRewriter):
         self.reader: dict[Any, Any] = {}  # variable -> the variable of its last reader
         self.first: dict[Any, list[_Member]] = {}  # variable of the first member -> members
         self.gone: set[Any] = set()  # variables that the merges replace
+        self.joined: Counter[Any] = Counter()  # how often concatenations read a variable
+        self.place: dict[Any, tuple[int, int]] = {}
+        self.slices: dict[Any, _Slice] = {}  # by the new variable that holds it
 
     def read(self) -> None:
         """Learn the old function."""
@@ -225,12 +266,16 @@ class _Merger(StraightLineRewriter):
                 value = getattr(binding, "value", None)
                 if isinstance(value, ir.Call):
                     self.call[binding.var] = value
+                    if op_name(value) == "relax.concat" and isinstance(value.args[0], relax.Tuple):
+                        for index, field in enumerate(value.args[0].fields):
+                            self.joined[field] += 1
+                            self.place.setdefault(field, (len(self.call), index))
                     for arg in value.args:
                         if isinstance(arg, relax.Var):
                             self.reader[arg] = binding.var
 
     def members(self, merge: Sequence[str]) -> list[_Member]:
-        """Return the members of a merge, in order of execution is not promised.
+        """Return the members of a merge in the order of the concatenation that reads them.
 
         Raises
         ------
@@ -252,7 +297,7 @@ class _Merger(StraightLineRewriter):
                 f"convolutions {', '.join(merge)} cannot be merged; need at least two of one "
                 "input, stride, dilation and output size, without groups"
             )
-        return [self._member(conv) for conv in convs]
+        return sorted((self._member(conv) for conv in convs), key=lambda member: member.place)
 
     def _member(self, conv: Convolution) -> _Member:
         chain = [conv.var]
@@ -266,7 +311,10 @@ class _Merger(StraightLineRewriter):
         if follower is not None and op_name(self.call[follower]) in _ACTIVATIONS:
             activation = self.call[follower]
             chain.append(follower)
-        return _Member(conv, bias, activation, tuple(chain))
+        end = chain[-1]
+        joined = self.joined[end]
+        place = self.place.get(end, (len(self.call), 0))
+        return _Member(conv, bias, activation, tuple(chain), place, 0 < joined == self.uses[end])
 
     def _only_reader(self, var: Any) -> Any:
         return self.reader.get(var) if self.uses[var] == 1 else None
@@ -296,13 +344,49 @@ class _Merger(StraightLineRewriter):
             self.first[min((m.conv.var for m in members), key=position.__getitem__)] = members
             self.gone.update(var for m in members for var in m.chain)
 
+    def rewrite_call(self, call: Any, name: str) -> Any:
+        if name != "relax.concat" or call.attrs.axis is None or int(call.attrs.axis) not in (1, -3):
+            return call
+        if not isinstance(call.args[0], relax.Tuple):
+            return call
+        runs: list[list[Any]] = []
+        for field in call.args[0].fields:
+            one, before = self.slices.get(field), self.slices.get(runs[-1][-1]) if runs else None
+            if (
+                one is not None
+                and before is not None
+                and one.value.same_as(before.value)
+                and one.start == before.stop
+            ):
+                runs[-1].append(field)
+            else:
+                runs.append([field])
+        fields = [self._joined(run) for run in runs]
+        if len(fields) == 1:
+            return fields[0]
+        return relax.op.concat(fields, axis=1) if len(fields) < sum(map(len, runs)) else call
+
+    def _joined(self, run: list[Any]) -> Any:
+        """Return neighbouring slices of one value as one."""
+        if len(run) == 1:
+            return run[0]
+        first, last = self.slices[run[0]], self.slices[run[-1]]
+        shape = static_shape(first.value)
+        if shape is not None and (first.start, last.stop) == (0, shape[1]):
+            return first.value
+        return self.emit(_slice(first.value, first.start, last.stop))
+
     def _bind(self, binding: Any) -> None:
         members = self.first.get(binding.var)
         if members is not None:
-            parts = _emit(self.bb, self._resolve(members[0].conv.data), members)
+            data = self._resolve(members[0].conv.data)
+            value, together = _emit_merged(self.bb, data, members)
+            parts = _emit_parts(self.bb, value, members, together)
             for member, part in zip(members, parts, strict=True):
                 # Only the end of a chain has readers left.
-                self.value[member.chain[-1]] = part
+                self.value[member.chain[-1]] = part.part
+                if together:
+                    self.slices[part.part] = part
         if binding.var not in self.gone:
             super()._bind(binding)
 
