@@ -36,11 +36,14 @@ class Candidate:
         The devices it is for; candidates may cut the same cores into different devices.
     schedule
         What runs where.
+    compiled
+        Its own graph and kernels, of the same inputs and outputs; None: those of all.
     """
 
     name: str
     machine: Machine
     schedule: Schedule
+    compiled: CompiledGraph | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,9 @@ def select_fastest(
     times: dict[str, list[float]] = {candidate.name: [] for candidate in everyone}
     with ExitStack() as stack:
         executors = [
-            stack.enter_context(GraphExecutor(compiled, c.machine, c.schedule, executor_options))
+            stack.enter_context(
+                GraphExecutor(c.compiled or compiled, c.machine, c.schedule, executor_options)
+            )
             for c in everyone
         ]
         turns = options.rounds * len(everyone)

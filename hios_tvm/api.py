@@ -16,6 +16,7 @@ from hios.schedulers import schedule as run_scheduler
 from hios_tvm.costing import resolve_costs
 from hios_tvm.deciding import decide
 from hios_tvm.machines import resolve_machine
+from hios_tvm.merging import merge_by_cost, wants_merges
 from hios_tvm.model import Model
 from hios_tvm.sources import Progress, compile_model
 
@@ -34,6 +35,7 @@ def build(
     costs: str | PathLike[str] | Costs = "profile",
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     select: bool = True,
+    merge: bool | None = None,
     cache: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Model:
@@ -60,6 +62,10 @@ def build(
         Run the decided schedule, the sequential one, and (on a CPU) one device with all the
         cores, interleaved, and keep the fastest: never slower than TVM's own order.
         Without it the decided schedule stays whatever it costs.
+    merge
+        Merge convolutions of one input where that is predicted, and with `select` measured,
+        to be faster; the numbers stay the same up to rounding. None: only with the scheduler
+        ``ios``, of whose algorithm it is a part. Needs costs ``profile`` or ``analytic``.
     cache
         Folder of measured times; None: the user's cache folder.
     progress
@@ -78,6 +84,19 @@ def build(
     place = resolve_machine(devices, machine, streams)
     compiled = compile_model(model, target, machine=place, shapes=shapes, progress=progress)
     known = resolve_costs(costs, compiled, place, cache=cache, progress=progress)
+    merged = None
+    if wants_merges(merge, scheduler, model, known):
+        merged = merge_by_cost(
+            model,
+            compiled,
+            known,
+            target=target,
+            shapes=shapes,
+            scheduler=scheduler,
+            options=options,
+            cache=cache,
+            progress=progress,
+        )
     return decide(
         compiled,
         known.machine,
@@ -85,6 +104,7 @@ def build(
         scheduler=scheduler,
         options=options or {},
         select=select,
+        merged=merged,
         progress=progress,
     )
 

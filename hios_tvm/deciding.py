@@ -12,6 +12,7 @@ from hios.ir.schedule import FIRST_DEVICE, Placement, Schedule
 from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler
 from hios.simulator import makespan
+from hios_tvm.merging import MergedModel
 from hios_tvm.model import Model
 from hios_tvm.sources import Progress
 
@@ -29,6 +30,7 @@ def decide(
     scheduler: str = DEFAULT_SCHEDULER,
     options: Mapping[str, object] | None = None,
     select: bool = True,
+    merged: MergedModel | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Decide, and with `select` measure the decision against running in sequence.
@@ -41,6 +43,9 @@ def decide(
         The algorithm.
     select
         See `hios_tvm.build`; only CPU devices can be measured here, others keep the decision.
+    merged
+        The same network with merged convolutions; taken where it is predicted, and with
+        `select` measured, to be faster.
     progress
         Called with what is being done.
 
@@ -48,7 +53,7 @@ def decide(
     -------
     Model
         With `select`, the notes of its schedule hold the measured median of every candidate
-        as ``measured_NAME_us``.
+        as ``measured_NAME_us``; the note ``merged`` counts the merges in its graph.
     """
     if progress is not None:
         progress(f"schedule with {scheduler}", 0.0)
@@ -57,11 +62,18 @@ def decide(
     if progress is not None and get_scheduler(scheduler).has_option("progress"):
         settings.setdefault("progress", progress)
     decided = run_scheduler(scheduler, graph, machine, costs, **settings)
+    predicted_us = makespan(graph, machine, costs, decided)
+    variant = None
+    if merged is not None:
+        variant = _decide_merged(merged, scheduler, settings, predicted_us)
     if not select or not graph.operators or any(d.kind != "cpu" for d in machine.devices):
+        if merged is not None and variant is not None:
+            return Model(merged.compiled, merged.machine, variant.schedule, merged.costs)
         return Model(compiled, machine, decided, costs)
     candidates = [Candidate(scheduler, machine, decided)]
+    if variant is not None:
+        candidates.append(variant)
     if scheduler != "sequential":
-        predicted_us = makespan(graph, machine, costs, decided)
         for rival in _RIVALS:
             if rival != scheduler:
                 other = run_scheduler(rival, graph, machine, costs)
@@ -83,7 +95,21 @@ def decide(
         for name, samples in selection.samples.items()
     }
     kept = replace(best.schedule, notes={**best.schedule.notes, **measured})
+    if merged is not None and best is variant:
+        return Model(merged.compiled, merged.machine, kept, merged.costs)
     return Model(compiled, best.machine, kept, costs if best.machine is machine else None)
+
+
+def _decide_merged(
+    merged: MergedModel, scheduler: str, options: Mapping[str, object], unmerged_us: float
+) -> Candidate | None:
+    """Return the schedule of the merged network, unless it is predicted to be no faster."""
+    graph, machine, costs = merged.compiled.graph, merged.machine, merged.costs
+    decided = run_scheduler(scheduler, graph, machine, costs, **options)
+    if makespan(graph, machine, costs, decided) >= unmerged_us:
+        return None
+    decided = replace(decided, notes={**decided.notes, "merged": len(merged.merges)})
+    return Candidate(f"{scheduler}-merged", machine, decided, merged.compiled)
 
 
 def _one_wide_device(compiled: CompiledGraph, machine: Machine) -> list[Candidate]:

@@ -1,14 +1,14 @@
 """From whatever names a model to a compiled graph."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hios.errors import InvalidOption
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
 
-__all__ = ["Progress", "compile_model", "resolve_model"]
+__all__ = ["Progress", "compile_model", "compile_offers", "resolve_model"]
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the fraction done, in [0, 1]."""
@@ -38,6 +38,7 @@ def compile_model(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    merges: Sequence[Sequence[str]] = (),
 ) -> CompiledGraph:
     """Compile a model to an operator graph and its kernels.
 
@@ -51,6 +52,8 @@ def compile_model(
         target that does not fit them is refused. None: anywhere.
     seed
         Of the weights of a network that comes by reference.
+    merges
+        Convolutions to merge, see `relay_passes.compile_graph`.
 
     Raises
     ------
@@ -58,9 +61,7 @@ def compile_model(
         When the model or the target cannot be used, or does not fit the machine.
     """
     kinds = set() if machine is None else {device.kind for device in machine.devices}
-    compiled = _compile(
-        model, target or ("cuda" if kinds == {"cuda"} else "llvm"), shapes, seed, progress
-    )
+    compiled = _compile(model, _target(target, machine), shapes, seed, progress, merges)
     _require_fit(compiled, kinds)
     return compiled
 
@@ -84,6 +85,7 @@ def _compile(
     shapes: Mapping[str, tuple[int, ...]] | None,
     seed: int,
     progress: Progress | None,
+    merges: Sequence[Sequence[str]],
 ) -> CompiledGraph:
     if isinstance(model, CompiledGraph):
         return model
@@ -99,4 +101,27 @@ def _compile(
     resolved = resolve_model(model, seed)
     if resolved is model:
         name = None
-    return compile_graph(resolved, target, shapes, progress, name)
+    return compile_graph(resolved, target, shapes, progress, name, merges)
+
+
+def compile_offers(
+    model: Any,
+    target: Any = None,
+    *,
+    merges: Sequence[Sequence[str]],
+    machine: Machine | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CompiledGraph:
+    """Compile merges of a model alone; see `relay_passes.compile_offers` and `compile_model`."""
+    from relay_passes import compile_offers as compile_them
+
+    chosen = _target(target, machine)
+    return compile_them(resolve_model(model, seed), chosen, shapes, progress, merges=merges)
+
+
+def _target(target: Any, machine: Machine | None) -> Any:
+    """Return the target given, else the one that the devices say."""
+    kinds = set() if machine is None else {device.kind for device in machine.devices}
+    return target or ("cuda" if kinds == {"cuda"} else "llvm")

@@ -200,9 +200,7 @@ class RecordConvolutions:
                 attrs["merge_class"] = classes.setdefault(conv.merge_key, len(classes))
             notes[conv.identity] = [conv.shape, attrs]
         mod = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
-        mod.update_func(
-            mod.get_global_var("main"), func.with_attr(CONVOLUTIONS, json.dumps(notes))
-        )
+        mod.update_func(mod.get_global_var("main"), func.with_attr(CONVOLUTIONS, json.dumps(notes)))
         return mod
 
 

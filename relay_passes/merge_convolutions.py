@@ -46,10 +46,11 @@ Merges = Sequence[Sequence[str]]
 
 _ACTIVATIONS = frozenset(
     f"relax.{name}"
-    for name in (
-        "nn.relu nn.relu6 nn.leakyrelu nn.gelu nn.gelu_tanh nn.selu nn.silu nn.softplus "
-        "sigmoid tanh clip abs"
-    ).split()
+    for names in (
+        "nn.relu nn.relu6 nn.leakyrelu nn.gelu nn.gelu_tanh nn.selu nn.silu nn.softplus",
+        "sigmoid tanh clip abs",
+    )
+    for name in names.split(" ")
 )
 
 
@@ -223,9 +224,7 @@ def _emit_merged(bb: Any, data: Any, members: Sequence[_Member]) -> tuple[Any, b
     return value, together
 
 
-def _emit_parts(
-    bb: Any, value: Any, members: Sequence[_Member], together: bool
-) -> list[_Slice]:
+def _emit_parts(bb: Any, value: Any, members: Sequence[_Member], together: bool) -> list[_Slice]:
     """Emit the slices of a merged value, activated; unused ones are dead code."""
     parts, start = [], 0
     for m in members:

@@ -52,13 +52,17 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerChoice:
-    """How to decide: the algorithm and its options, its costs, or a schedule decided before."""
+    """How to decide: the algorithm and its options, its costs, or a schedule decided before.
+
+    `merge` asks for merged convolutions; None leaves it to the scheduler.
+    """
 
     scheduler: str | None
     window: int | None
     budget: float | None
     option: tuple[str, ...]
     costs: str | None
+    merge: bool | None
     load_schedule: Path | None
     save_schedule: Path | None
 
@@ -164,6 +168,12 @@ scheduler_options = _packed(
         metavar="KIND|FILE",
         help="Where times come from: profile (measure here), analytic (estimate), or a JSON "
         "file.  [default: profile on this host, analytic for --machine]",
+    ),
+    click.option(
+        "--merge/--no-merge",
+        default=None,
+        help="Merge convolutions of one input where it pays (verbs that run a model).  "
+        "[default: with ios only]",
     ),
     click.option(
         "--load-schedule",

@@ -39,6 +39,7 @@ from hios_tvm.report.summary import ScheduleSummary
 
 if TYPE_CHECKING:
     from hios.ir.kernels import CompiledGraph
+    from hios_tvm.costing import KnownCosts
     from hios_tvm.model import Model
 
 __all__ = ["Problem", "decide", "measured_costs", "open_model", "read_problem", "summarise"]
@@ -79,6 +80,11 @@ def read_problem(
     HiosError
         When the source, the machine or the costs are wrong.
     """
+    if deciding.merge:
+        raise InvalidOption(
+            "--merge compiles the model again and needs a verb that runs it: compile, run, "
+            "bench or trace"
+        )
     if source.endswith(".json"):
         if model.shapes or model.target is not None:
             raise InvalidOption(
@@ -158,6 +164,7 @@ def open_model(
         When the source, the machine or an option is wrong.
     """
     from hios_tvm.deciding import decide as decide_model
+    from hios_tvm.merging import merge_by_cost, wants_merges
     from hios_tvm.model import Model
 
     if source.endswith(".json"):
@@ -173,15 +180,33 @@ def open_model(
     elif kernels.schedule is not None and deciding.scheduler is None and deciding.costs is None:
         opened = Model(kernels.compiled, kernels.machine, kernels.schedule)
     else:
-        place, costs = measured_costs(kernels.compiled, kernels.machine, deciding, output)
+        known = _known_costs(kernels.compiled, kernels.machine, deciding, output)
+        scheduler = deciding.scheduler or DEFAULT_SCHEDULER
+        options = parse_settings(deciding)
+        merged = None
+        again = source if kernels.schedule is None else kernels.compiled
+        if wants_merges(deciding.merge, scheduler, again, known):
+            with progress_bar("merge", output.quiet or output.json) as progress:
+                merged = merge_by_cost(
+                    again,
+                    kernels.compiled,
+                    known,
+                    target=model.target,
+                    shapes=parse_shapes(model.shapes),
+                    seed=model.seed,
+                    scheduler=scheduler,
+                    options=options,
+                    progress=progress,
+                )
         with progress_bar("decide", output.quiet or output.json) as progress:
             opened = decide_model(
                 kernels.compiled,
-                place,
-                costs,
-                scheduler=deciding.scheduler or DEFAULT_SCHEDULER,
-                options=parse_settings(deciding),
+                known.machine,
+                known.costs,
+                scheduler=scheduler,
+                options=options,
                 select=select,
+                merged=merged,
                 progress=progress,
             )
     if deciding.save_schedule is not None:
@@ -201,13 +226,19 @@ def measured_costs(
     HiosError
         When they are unknown or cannot be measured.
     """
+    known = _known_costs(compiled, machine, deciding, output)
+    return known.machine, known.costs
+
+
+def _known_costs(
+    compiled: "CompiledGraph", machine: Machine, deciding: SchedulerChoice, output: OutputChoice
+) -> "KnownCosts":
     from hios_tvm.costing import resolve_costs
 
     is_here = all(device.kind == "cpu" for device in machine.devices)
     kind = deciding.costs or ("profile" if is_here else "analytic")
     with progress_bar("measure", output.quiet or output.json) as progress:
-        known = resolve_costs(kind, compiled, machine, progress=progress)
-    return known.machine, known.costs
+        return resolve_costs(kind, compiled, machine, progress=progress)
 
 
 def _load_kernels(

@@ -1,0 +1,206 @@
+"""Merge convolutions where the costs say that it pays.
+
+The merges on offer are compiled alone, side by side, and their times found out as those of all
+operators are: measured or estimated. A scheduler that knows merges (`ios`, unless the one asked
+for does) chooses among them by cost, the network is compiled again with the chosen ones, and the
+result is an operator graph like any other: merged convolutions, slices where somebody needs
+them. It stands beside the unmerged one when `hios_tvm.deciding.decide` decides, which takes it
+only where it is predicted, and with `select` measured, to be faster.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
+
+from hios.costs.protocol import Costs
+from hios.errors import InvalidOption
+from hios.ir.graph import Alternative, OpGraph
+from hios.ir.ids import DeviceId, TensorId
+from hios.ir.kernels import CompiledGraph
+from hios.ir.machine import Machine
+from hios.merge import offer_merges
+from hios.schedulers import get_scheduler
+from hios.schedulers import schedule as run_scheduler
+from hios_tvm.costing import KnownCosts, resolve_costs
+from hios_tvm.sources import Progress, compile_model, compile_offers
+
+__all__ = ["MergedModel", "merge_by_cost", "wants_merges", "worthwhile_merges"]
+
+_CHOOSER = "ios"
+"""Chooses merges where the scheduler asked for knows none."""
+
+_MOST_WORK = 2.0
+"""Most arithmetic of a merge (padded kernels multiply by zeros), by that of its members."""
+
+_MOST_OFFERS = 256
+
+_FRAME = ("pool", "transpose")
+"""Kinds of the operators that only frame the merges on offer, see `compile_offers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedModel:
+    """A network compiled with merges, and what its operators cost.
+
+    Attributes
+    ----------
+    compiled, machine, costs
+        As for the unmerged network.
+    merges
+        Names of the alternatives of the unmerged graph that were chosen.
+    """
+
+    compiled: CompiledGraph
+    machine: Machine
+    costs: Costs
+    merges: tuple[str, ...]
+
+
+def wants_merges(merge: bool | None, scheduler: str, model: Any, costs: KnownCosts) -> bool:
+    """Return whether merges shall be offered.
+
+    Parameters
+    ----------
+    merge
+        What the user said; None: only to `ios`, of whose algorithm they are a part, and only
+        where their times can be known.
+    scheduler
+        Who decides.
+    model
+        What was compiled; merges need the model itself, to compile it again.
+    costs
+        Must be ``profile`` or ``analytic``: a table does not know merged operators.
+
+    Raises
+    ------
+    InvalidOption
+        When `merge` is true and cannot be.
+    """
+    from hios_tvm.relay import is_relay_factory  # which itself decides
+
+    obstacle = None
+    if isinstance(model, CompiledGraph) or is_relay_factory(model):
+        obstacle = "an operator graph that is compiled already cannot merge; give the model"
+    elif costs.kind not in ("profile", "analytic"):
+        obstacle = f"costs {costs.kind!r} know no merged operators; use profile or analytic"
+    if merge is None:
+        return scheduler == _CHOOSER and obstacle is None
+    if merge and obstacle is not None:
+        raise InvalidOption(f"merge: {obstacle}")
+    return merge
+
+
+def merge_by_cost(
+    model: Any,
+    compiled: CompiledGraph,
+    known: KnownCosts,
+    *,
+    target: Any = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    seed: int = 0,
+    scheduler: str = _CHOOSER,
+    options: Mapping[str, object] | None = None,
+    cache: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> MergedModel | None:
+    """Choose merges, and compile the network with them.
+
+    Parameters
+    ----------
+    model, target, shapes, seed
+        What `compiled` was compiled from.
+    compiled, known
+        The unmerged network and its costs, ``profile`` or ``analytic``.
+    scheduler, options
+        Chooses when it has an option ``merge``; else `ios` with its defaults does.
+    cache, progress
+        As in `hios_tvm.build`.
+
+    Returns
+    -------
+    MergedModel or None
+        None when nothing may be merged, or no merge pays.
+
+    Notes
+    -----
+    A merge is priced at its slowest device.
+    """
+    offered = worthwhile_merges(compiled.graph)
+    if not offered.alternatives:
+        return None
+    again: dict[str, Any] = {
+        "machine": known.machine,
+        "shapes": shapes,
+        "seed": seed,
+        "progress": progress,
+    }
+    trial = compile_offers(model, target, merges=_identities(offered), **again)
+    paid = resolve_costs(known.kind, trial, known.machine, cache=cache, progress=progress)
+    priced = _priced(offered, trial.graph, paid)
+    knows = any(name == "merge" for name, _ in get_scheduler(scheduler).options)
+    decided = run_scheduler(
+        scheduler if knows else _CHOOSER,
+        priced,
+        known.machine,
+        known.costs,
+        **(dict(options or {}) if knows else {}),
+    )
+    if not decided.alternatives:
+        return None
+    chosen = [one for one in priced.alternatives if one.name in decided.alternatives]
+    merges = _identities(replace(priced, alternatives=tuple(chosen)))
+    merged = compile_model(model, target, merges=merges, **again)
+    costs = resolve_costs(known.kind, merged, known.machine, cache=cache, progress=progress)
+    return MergedModel(merged, costs.machine, costs.costs, decided.alternatives)
+
+
+def worthwhile_merges(graph: OpGraph) -> OpGraph:
+    """Return the graph with the merges on offer that could pay.
+
+    Left out are those whose padded kernels more than double the arithmetic, and, where more
+    than 256 remain, the larger ones (at last the later ones).
+    """
+    for most in (4, 3, 2):
+        offered = offer_merges(graph, most)
+        keep = [one for one in offered.alternatives if _work_ratio(graph, one) <= _MOST_WORK]
+        if len(keep) <= _MOST_OFFERS:
+            break
+    return replace(graph, alternatives=tuple(keep[:_MOST_OFFERS]))
+
+
+def _work_ratio(graph: OpGraph, offer: Alternative) -> float:
+    """Return the arithmetic of a merge over that of its members."""
+    members = [graph.operators[op] for op in offer.members]
+    kernels = [[int(n) for n in str(op.attrs["kernel_size"]).split("x")] for op in members]
+    taps = max(k[0] for k in kernels) * max(k[1] for k in kernels)
+    work = sum(op.flops for op in members)
+    padded = sum(op.flops * taps / (k[0] * k[1]) for op, k in zip(members, kernels, strict=True))
+    return padded / work if work > 0.0 else 1.0
+
+
+def _identities(offered: OpGraph) -> list[list[str]]:
+    """Return the convolutions of each alternative as the compiler names them."""
+    return [
+        [str(offered.operators[op].attrs["convolution"]) for op in one.members]
+        for one in offered.alternatives
+    ]
+
+
+def _priced(offered: OpGraph, trial: OpGraph, paid: KnownCosts) -> OpGraph:
+    """Return `offered` with the time of each alternative, from the graph of the offers alone."""
+    owner: dict[TensorId, int] = {tensor: i for i, tensor in enumerate(trial.inputs)}
+    devices = [DeviceId(index) for index in range(len(paid.machine.devices))]
+    times = [[0.0] * len(devices) for _ in offered.alternatives]
+    for op in trial.topological_order():
+        operator = trial.operators[op]
+        index = next(owner[root] for t in operator.inputs if (root := trial.root(t)) in owner)
+        owner.update(dict.fromkeys(operator.outputs, index))
+        if operator.kind not in _FRAME:
+            for device in devices:
+                times[index][device] += paid.costs.operator_us(op, device)
+    priced = [
+        replace(one, attrs={**one.attrs, "time_us": max(own)})
+        for one, own in zip(offered.alternatives, times, strict=True)
+    ]
+    return replace(offered, alternatives=tuple(priced))
