@@ -8,15 +8,17 @@ them. It stands beside the unmerged one when `hios_tvm.deciding.decide` decides,
 only where it is predicted, and with `select` measured, to be faster.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
+from graph_executor.measure import operator_key
 from hios.costs.protocol import Costs
+from hios.costs.table import TableCosts
 from hios.errors import InvalidOption
 from hios.ir.graph import Alternative, OpGraph
-from hios.ir.ids import DeviceId, TensorId
+from hios.ir.ids import DeviceId, OpId, TensorId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
 from hios.merge import offer_merges
@@ -26,6 +28,8 @@ from hios_tvm.costing import KnownCosts, resolve_costs
 from hios_tvm.sources import Progress, compile_model, compile_offers
 
 __all__ = ["MergedModel", "merge_by_cost", "wants_merges", "worthwhile_merges"]
+
+Table = Sequence[Sequence[float]]
 
 _CHOOSER = "ios"
 """Chooses merges where the scheduler asked for knows none."""
@@ -124,7 +128,9 @@ def merge_by_cost(
 
     Notes
     -----
-    A merge is priced at its slowest device.
+    Merges and their members are measured side by side; a merge costs what its members cost in
+    the network times that ratio, at its slowest device. In the network with merges, kernels
+    known before keep their times, and the new ones are set right by the ratio of these.
     """
     offered = worthwhile_merges(compiled.graph)
     if not offered.alternatives:
@@ -135,9 +141,14 @@ def merge_by_cost(
         "seed": seed,
         "progress": progress,
     }
-    trial = compile_offers(model, target, merges=_identities(offered), **again)
+    alone = sorted({op for one in offered.alternatives for op in one.members})
+    names = [[_identity(offered, op)] for op in alone]
+    trial = compile_offers(model, target, merges=[*_identities(offered), *names], **again)
     paid = resolve_costs(known.kind, trial, known.machine, cache=cache, progress=progress)
-    priced = _priced(offered, trial.graph, paid)
+    times = _times_by_input(trial.graph, paid)
+    n_offers = len(offered.alternatives)
+    beside = dict(zip(alone, times[n_offers:], strict=True))
+    priced = _priced(offered, known, times[:n_offers], beside)
     knows = any(name == "merge" for name, _ in get_scheduler(scheduler).options)
     decided = run_scheduler(
         scheduler if knows else _CHOOSER,
@@ -152,7 +163,8 @@ def merge_by_cost(
     merges = _identities(replace(priced, alternatives=tuple(chosen)))
     merged = compile_model(model, target, merges=merges, **again)
     costs = resolve_costs(known.kind, merged, known.machine, cache=cache, progress=progress)
-    return MergedModel(merged, costs.machine, costs.costs, decided.alternatives)
+    adjusted = _with_known_times(compiled.graph, known.costs, merged.graph, costs.costs)
+    return MergedModel(merged, costs.machine, adjusted, decided.alternatives)
 
 
 def worthwhile_merges(graph: OpGraph) -> OpGraph:
@@ -181,17 +193,18 @@ def _work_ratio(graph: OpGraph, offer: Alternative) -> float:
 
 def _identities(offered: OpGraph) -> list[list[str]]:
     """Return the convolutions of each alternative as the compiler names them."""
-    return [
-        [str(offered.operators[op].attrs["convolution"]) for op in one.members]
-        for one in offered.alternatives
-    ]
+    return [[_identity(offered, op) for op in one.members] for one in offered.alternatives]
 
 
-def _priced(offered: OpGraph, trial: OpGraph, paid: KnownCosts) -> OpGraph:
-    """Return `offered` with the time of each alternative, from the graph of the offers alone."""
+def _identity(graph: OpGraph, op: OpId) -> str:
+    return str(graph.operators[op].attrs["convolution"])
+
+
+def _times_by_input(trial: OpGraph, paid: KnownCosts) -> list[list[float]]:
+    """Return, for each input of the trial, the time of its operators on each device in µs."""
     owner: dict[TensorId, int] = {tensor: i for i, tensor in enumerate(trial.inputs)}
     devices = [DeviceId(index) for index in range(len(paid.machine.devices))]
-    times = [[0.0] * len(devices) for _ in offered.alternatives]
+    times = [[0.0] * len(devices) for _ in trial.inputs]
     for op in trial.topological_order():
         operator = trial.operators[op]
         index = next(owner[root] for t in operator.inputs if (root := trial.root(t)) in owner)
@@ -199,8 +212,55 @@ def _priced(offered: OpGraph, trial: OpGraph, paid: KnownCosts) -> OpGraph:
         if operator.kind not in _FRAME:
             for device in devices:
                 times[index][device] += paid.costs.operator_us(op, device)
-    priced = [
-        replace(one, attrs={**one.attrs, "time_us": max(own)})
-        for one, own in zip(offered.alternatives, times, strict=True)
-    ]
+    return times
+
+
+def _priced(
+    offered: OpGraph,
+    known: KnownCosts,
+    merged_us: Sequence[Sequence[float]],
+    alone_us: Mapping[OpId, Sequence[float]],
+) -> OpGraph:
+    """Return `offered` with the time of each alternative.
+
+    `merged_us` are the times of the merges and `alone_us` those of their members beside them,
+    by device.
+    """
+    priced = []
+    for one, own in zip(offered.alternatives, merged_us, strict=True):
+        times = []
+        for index, merged in enumerate(own):
+            device = DeviceId(index)
+            apart = sum(known.costs.operator_us(op, device) for op in one.members)
+            beside = sum(alone_us[op][device] for op in one.members)
+            times.append(merged * apart / beside if beside > 0.0 else merged)
+        priced.append(replace(one, attrs={**one.attrs, "time_us": max(times)}))
     return replace(offered, alternatives=tuple(priced))
+
+
+def _with_known_times(before: OpGraph, known: Costs, graph: OpGraph, costs: Costs) -> Costs:
+    """Return measured `costs` of `graph` as if measured together with the `known` ones."""
+    if not isinstance(costs, TableCosts) or not isinstance(known, TableCosts):
+        return costs
+    row_of = {operator_key(before, op.id): op.id for op in before.operators}
+    kin = {
+        op.id: row_of[key]
+        for op in graph.operators
+        if (key := operator_key(graph, op.id)) is not None and key in row_of
+    }
+
+    def adjusted(new: Table, old: Table) -> Table:
+        drift = []
+        for device in range(len(known.machine.devices)):
+            then = sum(old[row][device] for row in kin.values())
+            now = sum(new[op][device] for op in kin)
+            drift.append(then / now if now > 0.0 else 1.0)
+        return [
+            old[kin[op]] if op in kin else [t * d for t, d in zip(row, drift, strict=True)]
+            for op, row in ((OpId(index), row) for index, row in enumerate(new))
+        ]
+
+    narrow = None
+    if costs.narrow_us is not None and known.narrow_us is not None:
+        narrow = adjusted(costs.narrow_us, known.narrow_us)
+    return replace(costs, times_us=adjusted(costs.times_us, known.times_us), narrow_us=narrow)

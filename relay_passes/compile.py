@@ -72,7 +72,8 @@ def compile_offers(
     Parameters
     ----------
     model, target, shapes, progress, merges
-        As in `compile_graph`; a convolution may be in several merges.
+        As in `compile_graph`; a convolution may be in several merges, and one alone stands
+        for itself, for comparison.
 
     Returns
     -------

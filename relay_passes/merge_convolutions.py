@@ -116,7 +116,7 @@ class OfferedConvolutions:
     Parameters
     ----------
     merges : sequence of sequence of str
-        As in `MergeConvolutions`.
+        As in `MergeConvolutions`; a single convolution stands for itself, for comparison.
     """
 
     def __init__(self, merges: Merges) -> None:
@@ -126,7 +126,7 @@ class OfferedConvolutions:
         """Rewrite ``main``."""
         finder = _Merger(mod, ())
         finder.read()
-        chosen = [finder.members(merge) for merge in self.merges]
+        chosen = [finder.members(merge, least=1) for merge in self.merges]
         params = [
             relax.Var(f"data{i}", members[0].conv.data.ty) for i, members in enumerate(chosen)
         ]
@@ -140,7 +140,7 @@ class OfferedConvolutions:
                     apart = [
                         one.part
                         for one, member in zip(parts, members, strict=True)
-                        if not (together and member.is_joined)
+                        if len(members) > 1 and not (together and member.is_joined)
                     ]
                     values += apart or [value]
                 out = bb.emit_output(relax.Tuple([bb.emit(_framed(v)) for v in values]))
@@ -168,6 +168,9 @@ def merged_convolution(
     padding : top, left, bottom, right
     """
     first = members[0]
+    if len(members) == 1:
+        top, left, bottom, right = first.padding
+        return first.weight, (top, left, bottom, right)
     image = static_shape(first.data) or (0, 0, 0, 0)
     before, taps, after = [], [], []
     for axis in range(2):
@@ -273,7 +276,7 @@ class _Merger(StraightLineRewriter):
                         if isinstance(arg, relax.Var):
                             self.reader[arg] = binding.var
 
-    def members(self, merge: Sequence[str]) -> list[_Member]:
+    def members(self, merge: Sequence[str], least: int = 2) -> list[_Member]:
         """Return the members of a merge in the order of the concatenation that reads them.
 
         Raises
@@ -291,10 +294,10 @@ class _Merger(StraightLineRewriter):
                 )
             convs += twins
         keys = {conv.merge_key for conv in convs}
-        if len(set(merge)) < 2 or len(keys) != 1 or None in keys:
+        if len(set(merge)) < max(least, len(merge)) or len(keys) != 1 or None in keys:
             raise InvalidOption(
-                f"convolutions {', '.join(merge)} cannot be merged; need at least two of one "
-                "input, stride, dilation and output size, without groups"
+                f"convolutions {', '.join(merge) or 'none'} cannot be merged; need at least "
+                f"{least} of one input, stride, dilation and output size, without groups"
             )
         return sorted((self._member(conv) for conv in convs), key=lambda member: member.place)
 
