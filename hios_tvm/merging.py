@@ -124,7 +124,7 @@ def merge_by_cost(
     Returns
     -------
     MergedModel or None
-        None when nothing may be merged, or no merge pays.
+        None when nothing may be merged, no merge pays, or the options say ``merge=False``.
 
     Notes
     -----
@@ -132,6 +132,9 @@ def merge_by_cost(
     the network times that ratio, at its slowest device. In the network with merges, kernels
     known before keep their times, and the new ones are set right by the ratio of these.
     """
+    knows = get_scheduler(scheduler).has_option("merge")
+    if knows and (options or {}).get("merge") is False:
+        return None
     offered = worthwhile_merges(compiled.graph)
     if not offered.alternatives:
         return None
@@ -149,7 +152,6 @@ def merge_by_cost(
     n_offers = len(offered.alternatives)
     beside = dict(zip(alone, times[n_offers:], strict=True))
     priced = _priced(offered, known, times[:n_offers], beside)
-    knows = any(name == "merge" for name, _ in get_scheduler(scheduler).options)
     decided = run_scheduler(
         scheduler if knows else _CHOOSER,
         priced,
