@@ -1,33 +1,49 @@
 """Interleaved comparisons, on engines that only count."""
 
-import time
-
 import pytest
 
 from hios.errors import InvalidOption
 from hios_tvm.comparison import compare_engines
 
 
+class _Clock:
+    """Stands in for the clock of the comparison: time passes only while an engine runs."""
+
+    now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+    def perf_counter_ns(self) -> int:
+        return round(self.now_s * 1e9)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    clock = _Clock()
+    monkeypatch.setattr("hios_tvm.comparison.time", clock)
+    return clock
+
+
 class _Engine:
-    def __init__(self, name: str, seconds: float, log: list[str]) -> None:
+    def __init__(self, name: str, seconds: float, log: list[str], clock: _Clock) -> None:
         self.name = name
         self._seconds = seconds
         self._log = log
+        self._clock = clock
 
     def run(self, inputs: object) -> list[object]:
         self._log.append(self.name)
-        end = time.perf_counter() + self._seconds
-        while time.perf_counter() < end:
-            pass
+        self._clock.now_s += self._seconds
         return []
 
     def close(self) -> None:
         pass
 
 
-def test_engines_take_turns_in_bursts_with_one_uncounted_run() -> None:
+def test_engines_take_turns_in_bursts_with_one_uncounted_run(clock: _Clock) -> None:
     log: list[str] = []
-    engines = [_Engine("a", 0, log), _Engine("b", 0, log)]
+    engines = [_Engine("a", 0.001, log, clock), _Engine("b", 0.001, log, clock)]
     told: list[tuple[int, int]] = []
     result = compare_engines(
         engines, {}, warmup=1, repeat=4, burst=2, progress=lambda *at: told.append(at)
@@ -37,18 +53,20 @@ def test_engines_take_turns_in_bursts_with_one_uncounted_run() -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_ratio_is_baseline_over_engine() -> None:
+def test_ratio_is_baseline_over_engine(clock: _Clock) -> None:
     log: list[str] = []
-    engines = [_Engine("slow", 2e-3, log), _Engine("fast", 5e-4, log)]
+    engines = [_Engine("slow", 2e-3, log, clock), _Engine("fast", 5e-4, log, clock)]
     slow, fast = compare_engines(engines, {}, warmup=0, repeat=6).rows
     assert slow.ratio.value == 1
-    assert fast.ratio.low > 1.5
-    assert fast.samples.median_us < slow.samples.median_us
+    assert fast.ratio.value == pytest.approx(4)
+    assert fast.samples.median_us == pytest.approx(500)
 
 
-def test_budget_ends_early_but_not_before_two_rounds() -> None:
+def test_budget_ends_early_but_not_before_two_rounds(clock: _Clock) -> None:
     log: list[str] = []
-    compare_engines([_Engine("a", 1e-3, log)], {}, warmup=0, repeat=100, burst=1, budget_s=0.0)
+    compare_engines(
+        [_Engine("a", 1e-3, log, clock)], {}, warmup=0, repeat=100, burst=1, budget_s=0.0
+    )
     assert len(log) == 4
 
 
