@@ -369,19 +369,19 @@ class TestProcess:
     def test_an_interrupt_is_130_without_traceback(self, tmp_path: Path) -> None:
         fifo = tmp_path / "graph.json"
         os.mkfifo(fifo)  # the verb blocks on reading it
-        with subprocess.Popen(
+        process = subprocess.Popen(
             self.command("schedule", str(fifo)),
             stderr=subprocess.PIPE,
             text=True,
             # Whoever runs the tests in the background may have had SIGINT ignored for them.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ) as process:
-            with fifo.open("wb"):  # returns once the reader has opened its end
-                process.send_signal(signal.SIGINT)
-                try:
-                    _, err = process.communicate(timeout=30)
-                finally:
-                    process.kill()
+        )
+        with process, fifo.open("wb"):  # returns once the reader has opened its end
+            process.send_signal(signal.SIGINT)
+            try:
+                _, err = process.communicate(timeout=30)
+            finally:
+                process.kill()
         assert process.returncode == 130
         assert err == "hios: interrupted\n"
 
