@@ -7,11 +7,12 @@ On one device, in one run::
 
     stage 0   lead, serial     the first operator once (not counted), then all in order
     stage 1   the groups       one stream each
-    stage 2   solo             all in order again
+    stage 2   lead, solo       the same as stage 0
 
 All stages but the middle one have one group and so the whole device. What the middle stage costs
-is the time from the end of the last serial launch to the start of the first solo launch: with
-waking the other threads, sharing out the cores and taking them back.
+is the time from the end of the last serial launch to the start of the next lead: with waking the
+other threads, sharing out the cores and taking them back. The leads are not counted because they
+find the threads of a kernel asleep.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ class GroupGraph:
         For one device.
     serial, group, solo
         The launches of the operators in each part, in the order of the groups.
+    after
+        The launch that follows the groups.
     """
 
     compiled: CompiledGraph
@@ -50,6 +53,7 @@ class GroupGraph:
     serial: tuple[OpId, ...]
     group: tuple[OpId, ...]
     solo: tuple[OpId, ...]
+    after: OpId
 
 
 class InputPool:
@@ -93,6 +97,7 @@ def group_graph(compiled: CompiledGraph, groups: Stage, inputs: InputPool) -> Gr
     lead = builder.add(builder.members[:1], "lead")
     serial = builder.add(builder.members, "serial")
     group = builder.add(builder.members, "group")
+    after = builder.add(builder.members[:1], "after")
     solo = builder.add(builder.members, "solo")
     placements = [_placement(op, 0, 0) for op in (*lead, *serial)]
     position = 0
@@ -100,13 +105,14 @@ def group_graph(compiled: CompiledGraph, groups: Stage, inputs: InputPool) -> Gr
         for _ in chain:
             placements.append(_placement(group[position], stream, 1))
             position += 1
-    placements += [_placement(op, 0, 2) for op in solo]
+    placements += [_placement(op, 0, 2) for op in (*after, *solo)]
     return GroupGraph(
         builder.finish((*serial, *group)),
         Schedule("group", tuple(placements)),
         tuple(serial),
         tuple(group),
         tuple(solo),
+        after[0],
     )
 
 

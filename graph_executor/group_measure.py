@@ -144,7 +144,7 @@ class CpuGroupRun:
             # Launch 0 is the repetition that does not count.
             tuple(narrow[op] for op in range(1, len(graph.solo) + 1)),
             serial_end - times[graph.serial[0]][0],
-            times[graph.solo[0]][0] - serial_end,
+            times[graph.after][0] - serial_end,
         )
 
     def difference(self) -> str:
