@@ -6,6 +6,7 @@ the same device, in another process, is a *repeat*: it is kept apart and shows t
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from cost_model.features import Basis, group_features, lay_out, setting_row
 from cost_model.operator_features import Column, operator_row
-from cost_model.records import GroupRecord
+from cost_model.records import DeviceRecord, GroupRecord
 from hios.errors import InvalidRecord
 
 __all__ = ["Dataset", "Noise", "build_dataset"]
@@ -60,6 +61,8 @@ class Dataset:
         The records themselves.
     keys
         Operators of each group.
+    described
+        Each device once, as features see it.
     noise
         From repeats; None where nothing was repeated.
     """
@@ -70,6 +73,7 @@ class Dataset:
     target: Floats
     records: tuple[GroupRecord, ...]
     keys: tuple[frozenset[str], ...]
+    described: tuple[DeviceRecord, ...]
     noise: Noise | None
 
     def __len__(self) -> int:
@@ -102,6 +106,7 @@ class Dataset:
             self.target[at],
             tuple(self.records[i] for i in at),
             tuple(self.keys[i] for i in at),
+            self.described,
             self.noise,
         )
 
@@ -146,18 +151,31 @@ def build_dataset(records: Sequence[GroupRecord]) -> Dataset:
     return _build(kept, _noise(pairs))
 
 
+def _described(kept: Sequence[GroupRecord]) -> dict[tuple[str, int], DeviceRecord]:
+    """Return one description of each device: figures that every process measures anew differ."""
+    found: dict[tuple[str, int], Counter[str]] = {}
+    known: dict[str, DeviceRecord] = {}
+    for record in kept:
+        told = repr(record.device)
+        known[told] = record.device
+        found.setdefault((record.device.name, record.device.units), Counter())[told] += 1
+    return {place: known[counts.most_common(1)[0][0]] for place, counts in sorted(found.items())}
+
+
 def _build(kept: Sequence[GroupRecord], noise: Noise | None) -> Dataset:
+    described = _described(kept)
     rows: list[list[float]] = []
     groups: list[list[list[int]]] = []
     settings: list[list[float]] = []
     for record in kept:
         # Chains in the order of their keys: rounding must not tell streams apart.
+        device = described[record.device.name, record.device.units]
         group = []
         for chain in sorted(record.chains, key=lambda chain: [op.key for op in chain]):
             group.append(list(range(len(rows), len(rows) + len(chain))))
-            rows += [operator_row(op, record.device) for op in chain]
+            rows += [operator_row(op, device) for op in chain]
         groups.append(group)
-        settings.append(setting_row(record.device, record.mode, record.cache))
+        settings.append(setting_row(device, record.mode, record.cache))
     features, basis = group_features(
         np.array(rows, np.float64).reshape(len(rows), len(Column)),
         lay_out(groups),
@@ -167,7 +185,9 @@ def _build(kept: Sequence[GroupRecord], noise: Noise | None) -> Dataset:
     time_us = np.array([r.group_us.p50 if r.group_us else np.nan for r in kept])
     keys = tuple(frozenset(op.key for op in record.ops) for record in kept)
     target = np.log(time_us / basis.sum_us)
-    return Dataset(features, basis, time_us, target, tuple(kept), keys, noise)
+    return Dataset(
+        features, basis, time_us, target, tuple(kept), keys, tuple(described.values()), noise
+    )
 
 
 def _noise(pairs: Sequence[tuple[GroupRecord, GroupRecord]]) -> Noise | None:

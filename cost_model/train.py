@@ -251,7 +251,7 @@ def _train(
         "subsample": options.subsample,
         "colsample_bytree": options.colsample,
         "lambda": options.reg_lambda,
-        "monotone_constraints": {name: 1 for name in MONOTONE},
+        "monotone_constraints": dict.fromkeys(MONOTONE, 1),
         "base_score": 0.0,
         "tree_method": "hist",
         "max_bin": 64,
