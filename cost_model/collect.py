@@ -26,6 +26,7 @@ from cost_model.records import (
     SCHEMA,
     DeviceRecord,
     GroupRecord,
+    OperatorRecord,
     Source,
     Spread,
     describe_operator,
@@ -55,6 +56,8 @@ Progress = Callable[[str, float], None]
 
 _REPEATED_ONE_IN = 20
 _DRIFTED = "the sentinel"
+_PASSING = (_DRIFTED, "too long")
+"""Reasons that a busy machine explains: such groups have another chance."""
 
 
 class Lane:
@@ -374,7 +377,7 @@ def make_record(
     is_valid = not timing.reject
     solo = [Spread.of(times) for times in timing.solo_us]
     narrow = [Spread.of(times) for times in timing.narrow_us]
-    ops = []
+    ops: list[OperatorRecord] = []
     for stream, chain in enumerate(job.chains):
         for position, op in enumerate(chain):
             at = len(ops)
@@ -515,7 +518,7 @@ def _ratio(record: GroupRecord) -> float:
 def _known(store: RecordStore) -> dict[tuple[str, str, int], bool]:
     """Return the groups that need no measurement, and whether each is valid.
 
-    What was rejected because the machine changed meanwhile is not among them.
+    What was rejected because the machine was busy is not among them.
     """
     known: dict[tuple[str, str, int], bool] = {}
     for record in store.found.records:
@@ -523,7 +526,7 @@ def _known(store: RecordStore) -> dict[tuple[str, str, int], bool]:
         place = (plain, record.device.name, record.device.units)
         if record.valid:
             known[place] = True
-        elif not record.reject.startswith(_DRIFTED):
+        elif not record.reject.startswith(_PASSING):
             known.setdefault(place, False)
     return known
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -158,6 +159,44 @@ class ModelShelf:
         schedule = Schedule("sequential", tuple(Placement(op, DeviceId(0)) for op in order))
         save_artifact(path, compiled, self._machine, schedule)
 
+    def uncertainty(self, path: Path, device: Device) -> Callable[[int], Uncertainty]:
+        """Return, for the number of a model, how unsure a cost model is about groups of it.
+
+        Every operator is measured alone first, or its time is read from the cache.
+
+        Parameters
+        ----------
+        path
+            Of the cost model.
+        device
+            That groups are measured on.
+
+        Raises
+        ------
+        HiosError
+            When the model cannot be read or is for something else.
+        """
+        from cost_model.learned import LearnedCosts
+        from cost_model.model_file import load_model
+        from graph_executor.artifact import load_artifact
+        from graph_executor.host import cpu_name
+        from graph_executor.measure import measure_costs
+
+        learned = load_model(path)
+
+        def of_model(number: int) -> Uncertainty:
+            compiled = load_artifact(self.artifact(number)).compiled
+            measured = measure_costs(compiled, self._machine)
+            costs = LearnedCosts(measured.costs, learned, [cpu_name()], compiled.library.target)
+
+            def widths(groups: Sequence[Chains]) -> list[float]:
+                ranges = [costs.interval(chains, DeviceId(0)) for chains in groups]
+                return [math.log(found.high_us / found.low_us) for found in ranges]
+
+            return widths
+
+        return of_model
+
     def close(self) -> None:
         """Remove what is not to be kept; may be called twice."""
         if self._temporary is not None:
@@ -260,9 +299,7 @@ def collect_groups(
         jobs = _jobs(graphs, wanted, uncertainty)
         with ExitStack() as stack:
             lanes, again = _lanes(shelf, device, wanted, stack)
-            collected = collect(
-                graphs, shelf.models, jobs, lanes, store, wanted.options, progress
-            )
+            collected = collect(graphs, shelf.models, jobs, lanes, store, wanted.options, progress)
             repeated = 0
             left = _left(wanted.options, collected.seconds)
             if wanted.is_repeated and left is not None:

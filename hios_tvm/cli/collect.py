@@ -9,9 +9,8 @@ from hios_tvm.cli.options import OutputChoice, output_options
 from hios_tvm.cli.terminal import console, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from cost_model.candidates import Uncertainty
     from hios.ir.machine import Device, Machine
-    from hios_tvm.collecting import CollectResult, ModelShelf
+    from hios_tvm.collecting import CollectResult
 
 __all__ = ["command", "parse_budget", "parse_tracker"]
 
@@ -119,6 +118,11 @@ def command(
         raise InvalidOption("--machine-out writes measured links; add --links")
     if models is None and (train or active or tracker):
         raise InvalidOption("--train, --active and --tracker need --models")
+    if active is not None and tracker is not None:
+        raise InvalidOption(
+            "--active measures every operator alone on this machine, which says nothing about "
+            "the servers of --tracker; give one of them"
+        )
     seconds = None if budget is None else parse_budget(budget)
     told: dict[str, Any] = {}
     if links:
@@ -145,11 +149,11 @@ def command(
                 progress_bar("collect", output.quiet or output.json, is_still=True) as progress,
                 ModelShelf(names, target, device, artifacts, seed, progress) as shelf,
             ):
-                unsure = None if active is None else _uncertainty(active, shelf, device)
+                unsure = None if active is None else shelf.uncertainty(active, device)
                 results.append((device, collect_groups(shelf, device, wanted, unsure, progress)))
         told |= _tell_groups(results, output)
         if train is not None:
-            told["model"] = _train(out, train, seed, output)
+            told["model"] = _train(out, train, output)
     if output.json:
         print_json(told)
 
@@ -270,12 +274,20 @@ def _links(place: "Machine", path: Path | None, output: OutputChoice) -> list[di
     return told
 
 
-def _uncertainty(path: Path, shelf: "ModelShelf", device: "Device") -> "Any":
-    raise NotImplementedError
+def _train(data: Path, path: Path, output: OutputChoice) -> dict[str, Any]:
+    from cost_model.dataset import build_dataset
+    from cost_model.model_file import describe_model, save_model
+    from cost_model.store import read_records
+    from cost_model.train import fit
 
-
-def _train(data: Path, model: Path, seed: int, output: OutputChoice) -> dict[str, Any]:
-    raise NotImplementedError
+    with progress_bar("train", output.quiet or output.json) as progress:
+        progress("features", 0.0)
+        dataset = build_dataset(read_records(data).records)
+        model = describe_model(dataset, fit(dataset, progress=progress))
+        save_model(model, path)
+    if not output.json:
+        console().print(f"wrote {path}: trained on {len(dataset)} groups", markup=False)
+    return {"path": str(path), "groups": len(dataset)}
 
 
 def _tell_groups(
@@ -327,9 +339,9 @@ def _tell_groups(
         ]
         terminal = console()
         terminal.print(rows_table(headers, table))
-        for row in rows:
-            for reason, count in sorted(dict(row["reasons"]).items()):
+        for _, result in results:
+            for reason, count in result.collected.reasons.items():
                 terminal.print(f"rejected {count}: {reason}", markup=False)
-            if not row["complete"]:
+            if not result.collected.is_complete:
                 terminal.print("the time is over; the same command goes on from here")
     return {"out": str(results[0][1].file.path), "devices": rows}
