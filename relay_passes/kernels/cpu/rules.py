@@ -7,7 +7,7 @@ from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
-from tvm.target.codegen import llvm_get_vector_width
+from tvm.target.codegen import llvm_get_cpu_features, llvm_get_vector_width
 
 from relay_passes.kernels.cpu.conv2d import legalize_conv2d, schedule_conv2d
 from relay_passes.kernels.cpu.dense import legalize_matmul, schedule_dense
@@ -19,8 +19,19 @@ __all__ = ["ScheduleKernels", "legalize_map", "vector_unit"]
 
 
 def vector_unit(target: tvm.target.Target) -> VectorUnit:
-    """Return the vector registers of an LLVM target."""
-    return VectorUnit.of_bits(int(llvm_get_vector_width(target)))
+    """Return the vector registers of an LLVM target.
+
+    On x86 the instruction set tells; TVM's own figure is 512 bits for every processor of the
+    last years, whether it has AVX-512 or not.
+    """
+    features = {str(name) for name in llvm_get_cpu_features(target)}
+    if "avx512f" in features:
+        return VectorUnit.of_bits(512)
+    if "avx" in features:
+        return VectorUnit.of_bits(256)
+    if "sse2" in features:
+        return VectorUnit.of_bits(128)
+    return VectorUnit.of_bits(int(llvm_get_vector_width(target)), registers=32)
 
 
 def legalize_map(target: tvm.target.Target) -> dict[str, Callable[[Any, Any], Any]]:

@@ -30,9 +30,13 @@ class VectorUnit:
     registers: int
 
     @staticmethod
-    def of_bits(bits: int) -> VectorUnit:
-        """Return the unit of a machine with vectors of `bits` (512 bits bring 32 registers)."""
-        return VectorUnit(lanes=max(bits // 32, 4), registers=32 if bits >= 512 else 16)
+    def of_bits(bits: int, registers: int | None = None) -> VectorUnit:
+        """Return the unit of a machine with vectors of `bits`.
+
+        Without a number of registers it is that of x86: 32 with AVX-512, else 16.
+        """
+        number = registers or (32 if bits >= 512 else 16)
+        return VectorUnit(lanes=max(bits // 32, 4), registers=number)
 
 
 @dataclass(frozen=True, slots=True)
