@@ -13,6 +13,8 @@ from relay_passes.kernels.cpu.conv2d import legalize_conv2d, schedule_conv2d
 from relay_passes.kernels.cpu.dense import legalize_matmul, schedule_dense
 from relay_passes.kernels.cpu.depthwise import schedule_depthwise
 from relay_passes.kernels.cpu.generic import schedule_generic
+from relay_passes.kernels.cpu.global_pool import schedule_global_pool
+from relay_passes.kernels.cpu.rows import legalize_softmax, schedule_rows
 from relay_passes.kernels.cpu.tiling import VectorUnit
 
 __all__ = ["ScheduleKernels", "legalize_map", "vector_unit"]
@@ -40,6 +42,7 @@ def legalize_map(target: tvm.target.Target) -> dict[str, Callable[[Any, Any], An
     return {
         "relax.nn.conv2d": legalize_conv2d(unit),
         "relax.matmul": legalize_matmul(unit),
+        "relax.nn.softmax": legalize_softmax,
     }
 
 
@@ -54,7 +57,7 @@ class ScheduleKernels:
     """
 
     def __init__(self, target: tvm.target.Target) -> None:
-        self.lanes = vector_unit(target).lanes
+        self.unit = vector_unit(target)
 
     def transform_module(self, mod: Any, _ctx: Any) -> Any:
         """Apply the first rule that fits to each function."""
@@ -72,7 +75,11 @@ class ScheduleKernels:
             if sch is not None:
                 break
         else:
-            sch = schedule_generic(func, self.lanes)
+            sch = (
+                schedule_global_pool(func, self.unit)
+                or schedule_rows(func, self.unit)
+                or schedule_generic(func, self.unit.lanes)
+            )
         if sch is None:
             return func
         return sch.mod["main"].with_attr("tirx.is_scheduled", True)
