@@ -130,4 +130,6 @@ def schedule_pad(sch: s_tir.Schedule, lanes: int) -> None:
         return
     loops = sch.get_loops(pad)
     vectorize_innermost(sch, loops[-1], lanes)
-    sch.parallel(sch.fuse(*loops[:2]))
+    # A row of a flat image has no outer loops to spread.
+    outer = 2 if int(sch.get(loops[1]).extent) > 1 else 3
+    sch.parallel(sch.fuse(*loops[:outer]))
