@@ -14,6 +14,7 @@ from relay_passes.kernels.cpu.dense import legalize_matmul, schedule_dense
 from relay_passes.kernels.cpu.depthwise import schedule_depthwise
 from relay_passes.kernels.cpu.generic import schedule_generic
 from relay_passes.kernels.cpu.global_pool import schedule_global_pool
+from relay_passes.kernels.cpu.matmul import schedule_batch_matmul
 from relay_passes.kernels.cpu.rows import legalize_softmax, schedule_rows
 from relay_passes.kernels.cpu.tiling import VectorUnit
 
@@ -70,7 +71,7 @@ class ScheduleKernels:
     def _schedule(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         if not isinstance(func.body, s_tir.SBlockRealize):
             return func  # a call of a library routine (sorting): nothing to schedule
-        for rule in (schedule_conv2d, schedule_dense, schedule_depthwise):
+        for rule in (schedule_conv2d, schedule_dense, schedule_depthwise, schedule_batch_matmul):
             sch = rule(func)
             if sch is not None:
                 break
