@@ -14,6 +14,7 @@ from relay_passes.kernels.cpu.dense import legalize_matmul, schedule_dense
 from relay_passes.kernels.cpu.depthwise import schedule_depthwise
 from relay_passes.kernels.cpu.generic import schedule_generic
 from relay_passes.kernels.cpu.global_pool import schedule_global_pool
+from relay_passes.kernels.cpu.lrn import schedule_lrn
 from relay_passes.kernels.cpu.matmul import schedule_batch_matmul
 from relay_passes.kernels.cpu.rows import legalize_softmax, schedule_rows
 from relay_passes.kernels.cpu.tiling import VectorUnit
@@ -77,7 +78,8 @@ class ScheduleKernels:
                 break
         else:
             sch = (
-                schedule_global_pool(func, self.unit)
+                schedule_lrn(func, self.unit)
+                or schedule_global_pool(func, self.unit)
                 or schedule_rows(func, self.unit)
                 or schedule_generic(func, self.unit.lanes)
             )
