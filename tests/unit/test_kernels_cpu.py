@@ -20,7 +20,7 @@ from relay_passes.kernels.cpu import ScheduleKernels, vector_unit
 from relay_passes.pipeline import lowering_pipeline
 
 FEW = settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
@@ -47,7 +47,10 @@ def check(shapes, make, exact, seed):
     wanted = exact(*(a.astype(np.float64) for a in arrays))
     for number, (out, ref) in enumerate(zip(outputs, wanted, strict=True)):
         assert out.shape == ref.shape
-        assert relative_error(out, ref) < 1e-5, number
+        if not ref.any():
+            assert not out.any()
+        else:
+            assert relative_error(out, ref) < 1e-5, number
     return compiled
 
 
