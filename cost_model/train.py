@@ -24,7 +24,7 @@ from hios.errors import InvalidOption
 if TYPE_CHECKING:
     import xgboost
 
-__all__ = ["Fitted", "TrainOptions", "clamped", "fit", "margin_of"]
+__all__ = ["Fitted", "TrainOptions", "Trained", "clamped", "fit", "fit_point", "margin_of"]
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -99,7 +99,7 @@ class Fitted:
 
     Attributes
     ----------
-    booster, quantiles
+    forest, quantiles
         Of y, and of its lower and upper quantile.
     base
         The estimate they start from.
@@ -109,13 +109,11 @@ class Fitted:
         What the interval promises.
     """
 
-    booster: "xgboost.Booster"
-    quantiles: "xgboost.Booster"
+    forest: Forest
+    quantiles: Forest
     base: Base
     offset: float
     coverage: float
-    forest: Forest
-    quantile_forest: Forest
 
     def predict(self, features: Singles, basis: Basis) -> Floats:
         """Return y of each group, never below ln(max Tg / ΣTg)."""
@@ -124,7 +122,7 @@ class Fitted:
 
     def interval(self, features: Singles, basis: Basis) -> tuple[Floats, Floats]:
         """Return the lower and the upper y of each group, not below the clamp either."""
-        raw = self.quantile_forest.predict(features, margin_of(basis, self.base))
+        raw = self.quantiles.predict(features, margin_of(basis, self.base))
         ends = np.sort(raw.astype(np.float64), axis=1)
         low, high = ends[:, 0] - self.offset, ends[:, 1] + self.offset
         middle = 0.5 * (low + high)  # a negative offset must not turn the interval round
@@ -132,6 +130,15 @@ class Fitted:
             clamped(np.minimum(low, middle), basis),
             clamped(np.maximum(high, middle), basis),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training gives: the boosters, to be stored, and the same ready to predict."""
+
+    booster: "xgboost.Booster"
+    quantiles: "xgboost.Booster"
+    fitted: Fitted
 
 
 def margin_of(basis: Basis, base: Base) -> Singles:
@@ -147,7 +154,7 @@ def clamped(target: Floats, basis: Basis) -> Floats:
 
 def fit(
     data: Dataset, options: TrainOptions | None = None, progress: Progress | None = None
-) -> Fitted:
+) -> Trained:
     """Train on a data set.
 
     Parameters
@@ -185,15 +192,15 @@ def fit(
     report("train the interval", (steps - 1) / steps)
     quantile_booster = _train_quantiles(data, options)
     report("done", 1.0)
-    return Fitted(
-        booster,
-        quantile_booster,
-        options.base,
-        conformal_offset(np.concatenate(found), options.coverage),
-        options.coverage,
+    offset = conformal_offset(np.concatenate(found), options.coverage)
+    ready = Fitted(
         Forest.of(booster),
         Forest.of(quantile_booster),
+        options.base,
+        offset,
+        options.coverage,
     )
+    return Trained(booster, quantile_booster, ready)
 
 
 def fit_point(data: Dataset, options: TrainOptions) -> Forest:
