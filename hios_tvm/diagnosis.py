@@ -118,7 +118,15 @@ def diagnose(cache_folder: Path) -> list[Finding]:
     facts = _import_all([_TVM, *modules] if _is_found(_TVM) else modules)
     findings = [_python(), _self(), *_tvm(facts.get(_TVM))]
     findings += [_package(package, facts.get(package.module)) for package in _PACKAGES]
-    findings += [_torch(), _host_cpu(), _cost_model(), _memory(), _compiler(), *_cuda(), _cache(cache_folder)]
+    findings += [
+        _torch(),
+        _host_cpu(),
+        _cost_model(),
+        _memory(),
+        _compiler(),
+        *_cuda(),
+        _cache(cache_folder),
+    ]
     return findings
 
 

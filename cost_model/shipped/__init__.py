@@ -60,8 +60,8 @@ def find_shipped(
     known = sorted({f"{d.name} ×{d.units}" for one in every for d in one.model.facts.devices})
     raise CostModelMismatch(
         f"no cost model for {name} ×{units} and target {target_kind(target)} comes with hios-tvm "
-        f"(there are models for {', '.join(known) or 'no device'}); train one with `hios collect` and `hios train` and "
-        "give it with --model, or use --costs profile"
+        f"(there are models for {', '.join(known) or 'no device'}); train one with `hios collect` "
+        "and `hios train` and give it with --model, or use --costs profile"
     )
 
 
