@@ -133,7 +133,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "mean_regret": sum(regrets) / len(regrets),
         "worst_regret": max(regrets),
-        "stages_measured": sum(row["stages_measured"] for row in rows),
+        "stages_asked": sum(row["stages_asked"] for row in rows),
         "operators_measured": sum(
             {row["model"]: row["operators_measured"] for row in rows}.values()
         ),
@@ -189,8 +189,9 @@ def compare(
     rows = []
     with MeasuredStages(compiled, measured.costs, machine.devices[0], options) as exhaustive:
         for scheduler in schedulers:
-            before = (exhaustive.measured, exhaustive.seconds, exhaustive.rejected)
+            exhaustive.forget_asked()
             best = run_scheduler(scheduler, graph, machine, exhaustive, **_options(scheduler))
+            asked = dict(exhaustive.seconds)
             learned = LearnedCosts(measured.costs, model, [cpu_name()], target)
             started = time.perf_counter()
             guess = run_scheduler(scheduler, graph, machine, learned, **_options(scheduler))
@@ -204,9 +205,9 @@ def compare(
                     "scheduler": scheduler,
                     "operators": len(graph.operators),
                     "operators_measured": len({str(op.attrs["key"]) for op in graph.operators}),
-                    "stages_measured": exhaustive.measured - before[0],
-                    "stages_rejected": exhaustive.rejected - before[2],
-                    "stage_seconds": exhaustive.seconds - before[1],
+                    "stages_asked": len(asked),
+                    "stages_rejected": len(exhaustive.rejected & set(asked)),
+                    "stage_seconds": sum(asked.values()),
                     "learned_seconds": seconds,
                     "stages_predicted": learned.stages_predicted,
                     "sequential_us": _median(samples["sequential"]),

@@ -56,10 +56,11 @@ class MeasuredStages:
 
     Attributes
     ----------
-    measured, rejected
-        Stages that were measured, and those among them that gave no time (they cost the sum).
     seconds
-        Spent on it.
+        What each stage took to measure that was asked about since `forget_asked`, whether it
+        was measured then or before.
+    rejected
+        Stages that gave no time; they cost the sum.
     """
 
     def __init__(
@@ -69,10 +70,9 @@ class MeasuredStages:
         self._table = table
         self._timer = CpuGroupTimer(compiled, device, is_validated=False)
         self._options = options
-        self._ratios: dict[Identity, float] = {}
-        self.measured = 0
-        self.rejected = 0
-        self.seconds = 0.0
+        self._known: dict[Identity, tuple[float, float]] = {}
+        self.seconds: dict[Identity, float] = {}
+        self.rejected: set[Identity] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -96,9 +96,10 @@ class MeasuredStages:
         if len(full) < 2:
             return sum(solo)
         identity = identity_of(self._graph, full)
-        ratio = self._ratios.get(identity)
-        if ratio is None:
-            ratio = self._ratios[identity] = self._measure(full)
+        known = self._known.get(identity)
+        if known is None:
+            known = self._known[identity] = self._measure(full, identity)
+        ratio, self.seconds[identity] = known
         return max(ratio * sum(solo), max(solo))
 
     def stage_us_many(self, stages: Sequence[Stage], device: DeviceId) -> list[float]:
@@ -109,13 +110,17 @@ class MeasuredStages:
         """Return what the profile says."""
         return self._table.transfer_us(tensor, src, dst)
 
-    def _measure(self, groups: Stage) -> float:
+    def forget_asked(self) -> None:
+        """Begin to count anew what is asked; what was measured stays known."""
+        self.seconds = {}
+
+    def _measure(self, groups: Stage, identity: Identity) -> tuple[float, float]:
+        """Return the measured ratio of a stage to its operators alone, and the seconds spent."""
         started = time.perf_counter()
         timing = time_group(self._timer, groups, self._options)
-        self.seconds += time.perf_counter() - started
-        self.measured += 1
+        spent = time.perf_counter() - started
         if not timing.group_us:
-            self.rejected += 1
-            return 1.0
+            self.rejected.add(identity)
+            return 1.0, spent
         alone = sum(Samples.of(times).median_us for times in timing.solo_us)
-        return Samples.of(timing.group_us).median_us / alone
+        return Samples.of(timing.group_us).median_us / alone, spent

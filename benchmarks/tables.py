@@ -69,12 +69,14 @@ def cost_model(result: dict[str, Any]) -> str:
     """Return the tables of `benchmarks.cost_model`: each split, then what else it says."""
     data, noise = result["data"], result["data"]["noise"]
     floor = "unknown" if noise is None else f"{noise['mape']:.1%} (p90 {noise['p90']:.1%})"
+    head = f"{data['groups']} groups of {data['operators']} operators"
     lines = [
-        f"{data['groups']} groups of {data['operators']} operators from {len(data['networks'])} "
-        f"networks; noise floor {floor}.",
+        f"{head} from {len(data['networks'])} networks; noise floor {floor}.",
         "",
-        "| held out | predicted by | MAPE (95 % interval) | p90 | Spearman(y) "
-        "| decided right | in interval | skill over LB |",
+        (
+            "| held out | predicted by | MAPE (95 % interval) | p90 | Spearman(y) | decided right "
+            "| in interval | skill over LB |"
+        ),
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for split in result["splits"]:
@@ -123,15 +125,18 @@ def cost_model_importance(result: dict[str, Any]) -> str:
 def cost_model_regret(result: dict[str, Any]) -> str:
     """Return the table of `benchmarks.cost_model_regret`: a row a network and scheduler."""
     lines = [
-        "| network | scheduler | in sequence | exhaustive profile | learned | regret (90 %) "
-        "| groups measured: exhaustive, learned | seconds: exhaustive, learned |",
+        (
+            "| network | scheduler | in sequence | exhaustive profile | learned | regret (90 %) "
+            "| groups measured: exhaustive, learned | seconds: exhaustive, learned |"
+        ),
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [
         f"| {row['model']} | `{row['scheduler']}` | {_ms(row['sequential_us'])} ms "
         f"| {_ms(row['exhaustive_us'])} ms | {_ms(row['learned_us'])} ms "
         f"| {row['regret']:+.1%} ({row['regret_low']:+.1%} to {row['regret_high']:+.1%}) "
-        f"| {row['stages_measured']}, 0 | {row['stage_seconds']:.1f}, {row['learned_seconds']:.2f} |"
+        f"| {row['stages_asked']}, 0 "
+        f"| {row['stage_seconds']:.1f}, {row['learned_seconds']:.2f} |"
         for row in result["rows"]
     ]
     return "\n".join(lines)
