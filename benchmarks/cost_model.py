@@ -84,7 +84,7 @@ def main(
     if as_json:
         print_json(told)
     else:
-        from benchmarks.tables import cost_model
+        from benchmarks.cost_model_tables import cost_model
 
         click.echo(cost_model(told))
 

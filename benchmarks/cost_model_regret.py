@@ -119,7 +119,7 @@ def main(
     if as_json:
         print_json(result)
         return
-    from benchmarks.tables import cost_model_regret
+    from benchmarks.cost_model_tables import cost_model_regret
 
     click.echo(cost_model_regret(result))
     click.echo(summary(rows))

@@ -13,12 +13,13 @@ from typing import Any
 
 import click
 
+from benchmarks import cost_model_tables
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
     ROOT / "README.md",
-    ROOT / "docs" / "measurements.md",
-    ROOT / "docs" / "cost-model.md",
+    *(ROOT / "docs" / name for name in ("measurements.md", "kernels.md", "cost-model.md")),
 )
 
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -65,108 +66,48 @@ def schedulers(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def cost_model(result: dict[str, Any]) -> str:
-    """Return the tables of `benchmarks.cost_model`: each split, then what else it says."""
-    data, noise = result["data"], result["data"]["noise"]
-    floor = "unknown" if noise is None else f"{noise['mape']:.1%} (p90 {noise['p90']:.1%})"
-    head = f"{data['groups']} groups of {data['operators']} operators"
+def kernels(result: dict[str, Any]) -> str:
+    """Return the table of `benchmarks.kernels`: a row a network, and the geometric means."""
+    counts = [part["threads"] for part in result["rows"][0]["threads"]]
+    head = [f"ours, {n} | ONNX Runtime, {n} | ratio" for n in map(_cores, counts)]
     lines = [
-        f"{head} from {len(data['networks'])} networks; noise floor {floor}.",
-        "",
-        (
-            "| held out | predicted by | MAPE (95 % interval) | p90 | Spearman(y) | decided right "
-            "| in interval | skill over LB |"
-        ),
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| network | " + " | ".join(head) + " | TVM's default |",
+        "|---|" + "--:|" * (3 * len(counts) + 1),
     ]
-    for split in result["splits"]:
-        rows = {"**learned**": split["learned"], **split["baselines"]}
-        for number, (name, row) in enumerate(rows.items()):
-            mape, skill = row["mape"], row["skill"]
-            covered = "" if row["coverage"] is None else f"{row['coverage']:.1%}"
-            head = f"{split['split']} ({row['groups']} groups)" if number == 0 else ""
-            lines.append(
-                f"| {head} | {name} | {mape['value']:.1%} ({mape['low']:.1%}–{mape['high']:.1%}) "
-                f"| {row['p90']:.1%} | {row['spearman']:.3f} | {row['decided']:.1%} | {covered} "
-                f"| {skill['value']:.2f} ({skill['low']:.2f}–{skill['high']:.2f}) |"
-            )
-    return "\n".join(lines)
-
-
-def cost_model_curve(result: dict[str, Any]) -> str:
-    """Return the learning curve of `benchmarks.cost_model`."""
-    lines = ["| groups trained on | MAPE of networks left out (95 % interval) |", "|--:|--:|"]
-    lines += [
-        f"| {point['groups']:.0f} | {point['mape']:.1%} ({point['low']:.1%}–{point['high']:.1%}) |"
-        for point in result["learning_curve"]
-    ]
-    return "\n".join(lines)
-
-
-def cost_model_networks(result: dict[str, Any]) -> str:
-    """Return the error of each network left out."""
-    lines = ["| network left out | groups | MAPE |", "|---|--:|--:|"]
-    for split in result["splits"]:
-        if split["split"] == "unseen-model":
-            lines += [
-                f"| {name} | {count} | {error:.1%} |"
-                for name, (error, count) in split["by_fold"].items()
+    for row in result["rows"]:
+        cells = []
+        for part in row["threads"]:
+            cells += [
+                f"{_ms(part['ours']['median_us'])} ms",
+                f"{_ms(part['onnxruntime']['median_us'])} ms",
+                f"**{part['ratio']:.2f}** ({part['ratio_low']:.2f}–{part['ratio_high']:.2f})",
             ]
-    return "\n".join(lines)
-
-
-def cost_model_importance(result: dict[str, Any]) -> str:
-    """Return the features that reduced the loss most."""
-    lines = ["| feature | share of the gain |", "|---|--:|"]
-    lines += [f"| `{one['feature']}` | {one['share']:.1%} |" for one in result["importance"][:12]]
-    return "\n".join(lines)
-
-
-def cost_model_regret(result: dict[str, Any]) -> str:
-    """Return the table of `benchmarks.cost_model_regret`: a row a network and scheduler."""
-    lines = [
-        (
-            "| network | scheduler | in sequence | exhaustive profile | learned | regret (90 %) "
-            "| groups measured: exhaustive, learned | seconds: exhaustive, learned |"
-        ),
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    lines += [
-        f"| {row['model']} | `{row['scheduler']}` | {_ms(row['sequential_us'])} ms "
-        f"| {_ms(row['exhaustive_us'])} ms | {_ms(row['learned_us'])} ms "
-        f"| {row['regret']:+.1%} ({row['regret_low']:+.1%} to {row['regret_high']:+.1%}) "
-        f"| {row['stages_asked']}, 0 "
-        f"| {row['stage_seconds']:.1f}, {row['learned_seconds']:.2f} |"
-        for row in result["rows"]
-    ]
+        slower = f"{row['over_default']:.0f}× slower" if "over_default" in row else ""
+        lines.append(f"| {row['model']} | " + " | ".join(cells) + f" | {slower} |")
+    means = result["geometric_means"].values()
+    lines.append(
+        "| geometric mean | " + " | ".join(f"|  | **{mean:.2f}**" for mean in means) + " |  |"
+    )
     return "\n".join(lines)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "cost_model": cost_model,
-    "cost_model_curve": cost_model_curve,
-    "cost_model_importance": cost_model_importance,
-    "cost_model_networks": cost_model_networks,
-    "cost_model_regret": cost_model_regret,
+    **cost_model_tables.TABLES,
+    "kernels": kernels,
     "main_job": main_job,
     "schedulers_light": schedulers,
     "schedulers_zoo": schedulers,
 }
-"""How the table of each result is made; the result is ``NAME.json``, see `SOURCES`."""
-
-SOURCES = {
-    "cost_model_curve": "cost_model",
-    "cost_model_importance": "cost_model",
-    "cost_model_networks": "cost_model",
-}
-"""Tables that are made from the result of another name."""
+"""How the table of each result is made; the result is ``NAME.json``."""
 
 
 def rebuilt(page: str) -> str:
     """Return the text of a page with its tables made anew."""
 
     def replace(block: re.Match[str]) -> str:
-        result = json.loads((RESULTS / f"{SOURCES.get(block[2], block[2])}.json").read_text())
+        result = json.loads(
+            (RESULTS / f"{cost_model_tables.RESULT_OF.get(block[2], block[2])}.json").read_text()
+        )
         return f"{block[1]}\n{TABLES[block[2]](result)}\n\n{block[3]}"
 
     return _BLOCK.sub(replace, page)
@@ -183,6 +124,10 @@ def main(check: bool) -> None:
             if check:
                 sys.exit(f"{path.relative_to(ROOT)} is stale; run python -m benchmarks.tables")
             path.write_text(after)
+
+
+def _cores(count: int) -> str:
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 def _ms(time_us: float) -> str:
