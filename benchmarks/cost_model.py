@@ -11,12 +11,14 @@ import statistics
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.cost_model_plot import draw_calibration
 from cost_model.dataset import Dataset, build_dataset
@@ -118,7 +120,7 @@ def learning_curve(
         if not errors:
             continue
         every = np.concatenate(errors)
-        interval = bootstrap(lambda at, every=every: float(every[at].mean()), clusters)
+        interval = bootstrap(partial(_mean, every), clusters)
         points.append(
             {
                 "fraction": fraction,
@@ -172,6 +174,10 @@ def prediction_speed(data: Dataset, fitted: Fitted, repeat: int = 7) -> dict[str
         "batch": float(len(groups)),
         "features": float(len(FEATURES)),
     }
+
+
+def _mean(values: npt.NDArray[np.float64], at: npt.NDArray[np.intp]) -> float:
+    return float(values[at].mean())
 
 
 def _counts(records: list[GroupRecord], damaged: int) -> dict[str, Any]:
