@@ -29,7 +29,7 @@ from cost_model.operator_features import operator_rows
 from cost_model.records import GroupRecord
 from cost_model.splits import SPLITS, fold_number, folds_of, network_of
 from cost_model.store import read_records
-from cost_model.train import Fitted, TrainOptions, fit, fit_point, margin_of
+from cost_model.train import Fitted, TrainOptions, fit, predict_quickly
 from graph_executor.host import cpu_name
 from hios.ir.serial import encode_json, write_bytes
 from hios_tvm.cli.terminal import Progress, print_json, progress_bar
@@ -109,11 +109,8 @@ def learning_curve(
             if len(few) < 10:
                 continue
             train, test = data.take(few), data.take(fold.test)
-            raw = fit_point(train, options).predict(
-                test.features, margin_of(test.basis, options.base)
-            )[:, 0]
-            floor = np.log(test.basis.longest_us / test.basis.sum_us)
-            error = np.abs(np.expm1(np.maximum(raw, floor) - test.target))
+            found = predict_quickly(train, test, options)
+            error = np.abs(np.expm1(found - test.target))
             errors.append(error)
             counts.append(len(few))
             clusters += [network_of(model) for model in test.models]

@@ -1,9 +1,8 @@
 """Which training options predict unseen networks best, on networks set aside for this choice.
 
-``python -m benchmarks.cost_model_options groups.jsonl.gz`` takes half of the networks, by the hash of
-their names, and leaves each of them out in turn. The other half has no say, so its figures in
+``python -m benchmarks.cost_model_options groups.jsonl.gz`` takes half of the networks, by the hash
+of their names, and leaves each of them out in turn. The other half has no say, so its figures in
 ``docs/cost-model.md`` are those of options that were not chosen for it. The defaults of
-`cost_model.train.TrainOptions` are what came out; nothing is written.
 """
 
 from dataclasses import replace
@@ -16,7 +15,7 @@ import numpy as np
 from cost_model.dataset import Dataset, build_dataset
 from cost_model.splits import fold_number, folds_of, network_of
 from cost_model.store import read_records
-from cost_model.train import TrainOptions, clamped, fit_point, margin_of
+from cost_model.train import TrainOptions, predict_quickly
 
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
@@ -60,9 +59,7 @@ def error_of(data: Dataset, options: TrainOptions) -> tuple[float, float]:
     errors = []
     for fold in folds_of(data, "unseen-model"):
         test = data.take(fold.test)
-        forest = fit_point(data.take(fold.train), options)
-        raw = forest.predict(test.features, margin_of(test.basis, options.base))[:, 0]
-        found = clamped(raw.astype(np.float64), test.basis)
+        found = predict_quickly(data.take(fold.train), test, options)
         errors.append(np.abs(np.expm1(found - test.target)))
     every = np.concatenate(errors)
     return float(every.mean()), float(np.quantile(every, 0.9))
