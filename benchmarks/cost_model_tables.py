@@ -86,8 +86,10 @@ def cost_model_regret(result: dict[str, Any]) -> str:
 def cost_model_time(result: dict[str, Any]) -> str:
     """Return how long deciding takes for networks too large to profile exhaustively."""
     lines = [
-        ("| network | scheduler | operators | stages asked about | measuring them all, extrapolated "
-        "| learned: operators alone | learned: deciding |"),
+        (
+            "| network | scheduler | operators | stages asked about | measuring all, extrapolated "
+            "| learned: operators alone | learned: deciding |"
+        ),
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     lines += [
