@@ -13,9 +13,14 @@ from typing import Any
 
 import click
 
+from benchmarks import cost_model_tables
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "measurements.md", ROOT / "docs" / "kernels.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("measurements.md", "kernels.md", "cost-model.md")),
+)
 
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -88,6 +93,7 @@ def kernels(result: dict[str, Any]) -> str:
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    **cost_model_tables.TABLES,
     "kernels": kernels,
     "main_job": main_job,
     "schedulers_light": schedulers,
@@ -100,7 +106,9 @@ def rebuilt(page: str) -> str:
     """Return the text of a page with its tables made anew."""
 
     def replace(block: re.Match[str]) -> str:
-        result = json.loads((RESULTS / f"{block[2]}.json").read_text())
+        result = json.loads(
+            (RESULTS / f"{cost_model_tables.RESULT_OF.get(block[2], block[2])}.json").read_text()
+        )
         return f"{block[1]}\n{TABLES[block[2]](result)}\n\n{block[3]}"
 
     return _BLOCK.sub(replace, page)

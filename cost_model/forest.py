@@ -7,7 +7,9 @@ row goes down without a branch to mispredict, in compiled code, and rounding is 
 precision, trees in order.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -15,10 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from cost_model.ubjson import read_ubjson
+
 if TYPE_CHECKING:
     import xgboost
 
 __all__ = ["Forest"]
+
+_MOST_DEPTH = 12
+"""Training allows no more; perfect trees double with every level."""
 
 Singles = npt.NDArray[np.float32]
 
@@ -37,33 +44,57 @@ class Forest:
         ``(trees, 2^depth)``.
     outputs
         Which output each tree adds to.
-    base
-        What each output starts from, without a margin given.
+    n_features
+        How many features a row has.
     """
 
-    features: npt.NDArray[np.int32]
+    features: npt.NDArray[np.uint32]
     thresholds: Singles
     leaves: Singles
     outputs: npt.NDArray[np.int32]
-    base: Singles
+    n_features: int
 
     @staticmethod
     def of(booster: "xgboost.Booster") -> "Forest":
-        """Return the trees of a booster without categories; depth is at most 12."""
-        raw = json.loads(bytes(booster.save_raw("json")))["learner"]
-        model = raw["gradient_booster"]["model"]
-        trees = model["trees"]
-        depth = max([_depth(tree, 0) for tree in trees], default=0)
+        """Return the trees of a booster without categories."""
+        return Forest.read(read_ubjson(bytes(booster.save_raw("ubj"))))
+
+    @staticmethod
+    def read(model: Mapping[str, Any]) -> "Forest":
+        """Return the trees of what a model file holds.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, IndexError
+            When it holds no trees, or damaged ones.
+        """
+        learner = model["learner"]
+        content = learner["gradient_booster"]["model"]
+        trees = content["trees"]
+        n_features = int(learner["learner_model_param"]["num_feature"])
+        depth = max([_depth(tree) for tree in trees], default=0)
         inner, bottom = 2**depth - 1, 2**depth
-        features = np.zeros((len(trees), inner), np.int32)
+        features = np.zeros((len(trees), inner), np.uint32)
         thresholds = np.full((len(trees), inner), np.inf, np.float32)
         leaves = np.zeros((len(trees), bottom), np.float32)
         for i, tree in enumerate(trees):
             _fill(tree, 0, 0, inner, features[i], thresholds[i], leaves[i])
-        base = json.loads(raw["learner_model_param"]["base_score"])
-        base = np.atleast_1d(np.array(base, np.float32))
-        outputs = np.array(model["tree_info"], np.int32)
-        return Forest(features, thresholds, leaves, outputs, base)
+        outputs = np.array(content["tree_info"], np.int32)
+        if len(outputs) != len(trees) or (features >= n_features).any():
+            raise ValueError("trees and what they compare do not fit together")
+        base = np.atleast_1d(np.array(json.loads(learner["learner_model_param"]["base_score"])))
+        if (outputs < 0).any() or (outputs >= len(base)).any():
+            raise ValueError("a tree adds to an output that there is not")
+        return Forest(features, thresholds, leaves, outputs, n_features)
+
+    def digest(self) -> str:
+        """Return a hash of all trees."""
+        parts = (self.features, self.thresholds, self.leaves, self.outputs)
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(repr(part.shape).encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()[:16]
 
     def predict(self, rows: Singles, margin: Singles) -> Singles:
         """Return the raw prediction of each row.
@@ -73,7 +104,7 @@ class Forest:
         rows
             Features, ``(n, features)``.
         margin
-            What each row starts from, ``(n,)``, in place of `base`.
+            What each row starts from, ``(n,)``.
 
         Returns
         -------
@@ -89,29 +120,32 @@ class Forest:
                 self.thresholds,
                 self.leaves,
                 self.outputs,
+                self.leaves.shape[1].bit_length() - 1,
                 found,
             )
         return found
 
 
-def _depth(tree: dict[str, Any], node: int) -> int:
-    left = tree["left_children"][node]
+def _depth(tree: Mapping[str, Any], node: int = 0, so_far: int = 0) -> int:
+    if so_far > _MOST_DEPTH:
+        raise ValueError(f"a tree deeper than {_MOST_DEPTH}")
+    left, right = int(tree["left_children"][node]), int(tree["right_children"][node])
     if left < 0:
         return 0
-    return 1 + max(_depth(tree, left), _depth(tree, tree["right_children"][node]))
+    return 1 + max(_depth(tree, child, so_far + 1) for child in (left, right))
 
 
 def _fill(
-    tree: dict[str, Any],
+    tree: Mapping[str, Any],
     node: int,
     place: int,
     inner: int,
-    features: npt.NDArray[np.int32],
+    features: npt.NDArray[np.uint32],
     thresholds: Singles,
     leaves: Singles,
 ) -> None:
     """Write the subtree of `node` below `place`; a leaf is repeated down to the bottom."""
-    left, right = tree["left_children"][node], tree["right_children"][node]
+    left, right = int(tree["left_children"][node]), int(tree["right_children"][node])
     if place >= inner:
         leaves[place - inner] = tree["split_conditions"][node]
         return
@@ -134,20 +168,25 @@ def _evaluate() -> Any:
 
 def _evaluate_rows(
     rows: Singles,
-    features: npt.NDArray[np.int32],
+    features: npt.NDArray[np.uint32],
     thresholds: Singles,
     leaves: Singles,
     outputs: npt.NDArray[np.int32],
+    depth: int,
     found: Singles,
 ) -> None:
-    inner = features.shape[1]
-    # A block of rows stays in the nearest cache while all trees pass over it.
+    inner = np.uint32(features.shape[1])
+    one = np.uint32(1)
+    # A block of rows stays in the nearest cache while all trees pass over it. Unsigned places
+    # spare the check for negative ones, which takes longer than the comparison.
     for start in range(0, rows.shape[0], 64):
         end = min(start + 64, rows.shape[0])
         for tree in range(features.shape[0]):
-            for row in range(start, end):
-                node = 0
-                while node < inner:
-                    below = rows[row, features[tree, node]] < thresholds[tree, node]
-                    node = 2 * node + 2 - below
-                found[row, outputs[tree]] += leaves[tree, node - inner]
+            asked, limits, values = features[tree], thresholds[tree], leaves[tree]
+            output = outputs[tree]
+            for index in range(start, end):
+                row = rows[index]
+                node = np.uint32(0)
+                for _ in range(depth):
+                    node = node + node + one + np.uint32(row[asked[node]] >= limits[node])
+                found[index, output] += values[node - inner]

@@ -97,6 +97,8 @@ class LearnedCosts:
         self.graph = table.graph
         self.machine = table.machine
         self.is_foreign = False
+        self._names = tuple(device_names)
+        self._target = target
         self._setting = (is_graph, is_cold)
         self._views: list[_DeviceView] = []
         for index, device in enumerate(self.machine.devices):
@@ -169,6 +171,13 @@ class LearnedCosts:
     def transfer_us(self, tensor: TensorId, src: DeviceId, dst: DeviceId) -> float:
         """Return the time to copy `tensor`, as the table says."""
         return self.table.transfer_us(tensor, src, dst)
+
+    def with_table(self, table: TableCosts) -> "LearnedCosts":
+        """Return the same costs from other solo times."""
+        is_graph, is_cold = self._setting
+        return LearnedCosts(
+            table, self.model, self._names, self._target, is_graph=is_graph, is_cold=is_cold
+        )
 
     @property
     def stages_predicted(self) -> int:

@@ -2,18 +2,17 @@
 
 The file is the booster of y. Its attributes hold what the numbers mean (schema, feature order,
 base estimate), what it was trained on (kind and target, devices, networks, hash and date), the
-interval, and the booster of the quantiles in base 64. Nothing is unpickled. A file of another
-schema or feature order is refused when it is read, one for another target or device when it is
-to be used.
+interval, a checksum, and the booster of the quantiles in base 64. Nothing is unpickled, and
+XGBoost is needed to train only. A damaged file, or one of another schema or feature order, is
+refused when it is read; one for another target or device when it is to be used.
 """
 
 import base64
+import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -23,18 +22,17 @@ from cost_model.features import FEATURES
 from cost_model.forest import Forest
 from cost_model.records import DeviceRecord
 from cost_model.splits import network_of
-from cost_model.train import Base, Fitted
+from cost_model.train import Fitted, Start, Trained
+from cost_model.ubjson import read_ubjson
 from hios.errors import CostModelMismatch
 from hios.ir.serial import read_bytes, write_bytes
-
-if TYPE_CHECKING:
-    import xgboost
 
 __all__ = [
     "MODEL_SCHEMA",
     "CostModel",
     "ModelFacts",
     "describe_model",
+    "encode_model",
     "load_model",
     "save_model",
     "target_kind",
@@ -45,6 +43,7 @@ MODEL_SCHEMA = 1
 
 _FACTS = "hios.facts"
 _QUANTILES = "hios.quantiles"
+_CHECKSUM = "hios.checksum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class ModelFacts:
         Of the last measurement, ISO 8601 in UTC.
     version
         Of hios-tvm when it was trained.
-    base, offset, coverage
+    start, offset, coverage
         See `cost_model.train.Fitted`.
     noise
         Mean relative error that measuring again has; None where nothing was measured again.
@@ -88,7 +87,7 @@ class ModelFacts:
     data_hash: str
     date: str
     version: str
-    base: Base
+    start: Start
     offset: float
     coverage: float
     noise: float | None = None
@@ -96,10 +95,11 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """A trained model and what it is for."""
+    """A trained model, what it is for, and the file that holds both."""
 
     fitted: Fitted
     facts: ModelFacts
+    content: bytes
 
     def device(self, name: str, units: int) -> DeviceRecord | None:
         """Return the device of this name and size that it was trained on, or None."""
@@ -143,8 +143,15 @@ def target_kind(target: str) -> str:
     return target.split(maxsplit=1)[0] if target.strip() else ""
 
 
-def describe_model(data: Dataset, fitted: Fitted) -> CostModel:
-    """Return the model of what was fitted to a data set, with its facts."""
+def describe_model(data: Dataset, trained: Trained) -> CostModel:
+    """Return the model of what was trained on a data set, with its facts.
+
+    Raises
+    ------
+    CostModelMismatch
+        When the groups are of several kinds of target.
+    """
+    fitted = trained.fitted
     records = data.records
     kinds = sorted({target_kind(record.target) for record in records})
     if len(kinds) > 1:
@@ -163,31 +170,37 @@ def describe_model(data: Dataset, fitted: Fitted) -> CostModel:
         data_hash=data.digest(),
         date=max(record.date for record in records),
         version=hios.__version__,
-        base=fitted.base,
+        start=fitted.start,
         offset=fitted.offset,
         coverage=fitted.coverage,
         noise=None if data.noise is None else data.noise.mape,
     )
-    return CostModel(fitted, facts)
+    return CostModel(fitted, facts, encode_model(trained, facts))
+
+
+def encode_model(trained: Trained, facts: ModelFacts) -> bytes:
+    """Return the content of a model file; the same training gives the same bytes."""
+    told = msgspec.json.encode(facts, order="deterministic").decode()
+    booster = trained.booster.copy()
+    booster.set_attr(
+        **{
+            _FACTS: told,
+            _QUANTILES: base64.b64encode(bytes(trained.quantiles.save_raw("ubj"))).decode(),
+            _CHECKSUM: _checksum(trained.fitted.forest, trained.fitted.quantiles, told),
+        }
+    )
+    return bytes(booster.save_raw("ubj"))
 
 
 def save_model(model: CostModel, path: str | os.PathLike[str]) -> None:
-    """Write a model; the same data and options give the same bytes.
+    """Write a model.
 
     Raises
     ------
     StorageError
         When it cannot be written; nothing half-written is left.
     """
-    booster = model.fitted.booster.copy()
-    quantiles = bytes(model.fitted.quantiles.save_raw("ubj"))
-    booster.set_attr(
-        **{
-            _FACTS: msgspec.json.encode(model.facts, order="deterministic").decode(),
-            _QUANTILES: base64.b64encode(quantiles).decode(),
-        }
-    )
-    write_bytes(path, bytes(booster.save_raw("ubj")))
+    write_bytes(path, model.content)
 
 
 def load_model(path: str | os.PathLike[str]) -> CostModel:
@@ -200,55 +213,58 @@ def load_model(path: str | os.PathLike[str]) -> CostModel:
     CostModelMismatch
         When it is damaged, no cost model, or of another schema or feature order.
     """
-    data = read_bytes(path)
+    content = read_bytes(path)
     what = repr(Path(path).name)
-    booster = _booster(data, what)
-    attributes: Mapping[str, Any] = booster.attributes()
-    if _FACTS not in attributes or _QUANTILES not in attributes:
-        raise CostModelMismatch(f"{what} is no cost model of hios-tvm; train one with `hios train`")
-    schema = _schema(str(attributes[_FACTS]))
+    attributes = _attributes(content, what)
+    told = attributes[_FACTS]
+    schema = _schema(told)
     if schema != MODEL_SCHEMA:
         raise CostModelMismatch(
             f"{what} has schema {schema}, this version reads {MODEL_SCHEMA}; train again with "
             "`hios train`"
         )
     try:
-        facts = msgspec.json.decode(str(attributes[_FACTS]), type=ModelFacts)
-        inner = base64.b64decode(str(attributes[_QUANTILES]), validate=True)
-    except (msgspec.DecodeError, ValueError) as problem:
-        raise CostModelMismatch(f"{what} is damaged: {problem}; train again") from problem
-    if facts.features != FEATURES:
-        other = [f for f in facts.features if f not in FEATURES] or ["another order"]
+        facts = msgspec.json.decode(told, type=ModelFacts)
+        if facts.features != FEATURES:
+            other = [f for f in facts.features if f not in FEATURES] or ["another order"]
+            raise CostModelMismatch(
+                f"{what} was trained on other features ({other[0]}); train again with `hios train`"
+            )
+        forest = Forest.read(read_ubjson(content))
+        inner = base64.b64decode(attributes[_QUANTILES], validate=True)
+        quantiles = Forest.read(read_ubjson(inner))
+        if attributes[_CHECKSUM] != _checksum(forest, quantiles, told):
+            raise ValueError("its checksum differs")
+        if forest.n_features != len(FEATURES) or quantiles.n_features != len(FEATURES):
+            raise ValueError("its trees know another number of features")
+    except (KeyError, TypeError, IndexError, ValueError) as problem:
+        if isinstance(problem, CostModelMismatch):
+            raise
         raise CostModelMismatch(
-            f"{what} was trained on other features ({other[0]}); train again with `hios train`"
-        )
-    quantiles = _booster(inner, what)
-    fitted = Fitted(
-        booster,
-        quantiles,
-        facts.base,
-        facts.offset,
-        facts.coverage,
-        Forest.of(booster),
-        Forest.of(quantiles),
-    )
-    return CostModel(fitted, facts)
+            f"{what} is damaged: {problem}; train again with `hios train`"
+        ) from problem
+    fitted = Fitted(forest, quantiles, facts.start, facts.offset, facts.coverage)
+    return CostModel(fitted, facts, content)
 
 
-def _schema(text: str) -> object:
+def _checksum(forest: Forest, quantiles: Forest, told: str) -> str:
+    parts = f"{forest.digest()} {quantiles.digest()} {told}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def _attributes(content: bytes, what: str) -> dict[str, str]:
     try:
-        return cast(dict[str, object], json.loads(text)).get("schema")
-    except (json.JSONDecodeError, AttributeError):
+        attributes = read_ubjson(content)["learner"]["attributes"]
+        return {name: str(attributes[name]) for name in (_FACTS, _QUANTILES, _CHECKSUM)}
+    except (KeyError, TypeError, IndexError, ValueError) as problem:
+        raise CostModelMismatch(
+            f"{what} is no cost model of hios-tvm ({problem}); train one with `hios train`"
+        ) from problem
+
+
+def _schema(told: str) -> object:
+    try:
+        facts = json.loads(told)
+    except json.JSONDecodeError:
         return None
-
-
-def _booster(data: bytes, what: str) -> "xgboost.Booster":
-    import xgboost
-
-    booster = xgboost.Booster({"nthread": 1})
-    try:
-        booster.load_model(bytearray(data))
-    except (xgboost.core.XGBoostError, ValueError, UnicodeDecodeError) as problem:
-        reason = str(problem).strip().splitlines()[-1] if str(problem).strip() else "unreadable"
-        raise CostModelMismatch(f"{what} is no model that XGBoost can read: {reason}") from problem
-    return booster
+    return facts.get("schema") if isinstance(facts, dict) else None

@@ -1,12 +1,13 @@
 """Models that come with the package, found by the device that they were trained on."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from cost_model.model_file import CostModel, load_model
+from cost_model.model_file import CostModel, load_model, target_kind
 from hios.errors import CostModelMismatch
 
-__all__ = ["Shipped", "find_shipped", "list_shipped"]
+__all__ = ["Shipped", "describe_shipped", "find_shipped", "list_shipped"]
 
 _FOLDER = Path(__file__).parent
 
@@ -58,7 +59,24 @@ def find_shipped(
         return max(fitting, key=lambda one: one.model.facts.date)
     known = sorted({f"{d.name} ×{d.units}" for one in every for d in one.model.facts.devices})
     raise CostModelMismatch(
-        f"no cost model for {name} ×{units} comes with hios-tvm (there are models for "
-        f"{', '.join(known) or 'no device'}); train one with `hios collect` and `hios train` and "
-        "give it with --model, or use --costs profile"
+        f"no cost model for {name} ×{units} and target {target_kind(target)} comes with hios-tvm "
+        f"(there are models for {', '.join(known) or 'no device'}); train one with `hios collect` "
+        "and `hios train` and give it with --model, or use --costs profile"
+    )
+
+
+def describe_shipped(device_kind: str, name: str, units: int, target: str) -> str:
+    """Return one line on the model for a device: which, what it stands on, and how old it is.
+
+    Raises
+    ------
+    CostModelMismatch
+        When there is none.
+    """
+    found = find_shipped(device_kind, name, units, target)
+    facts = found.model.facts
+    age = datetime.now(UTC) - datetime.fromisoformat(facts.date)
+    return (
+        f"{found.path.name} for {name} ×{units}: {facts.groups} groups of "
+        f"{len(facts.networks)} networks, {max(0, age.days)} days old ({facts.date[:10]})"
     )
