@@ -71,6 +71,14 @@ __all__ = ["command", "parse_time", "parse_tracker"]
     help="Leave out groups whose 30 rounds would take longer than this.",
 )
 @click.option(
+    "--drift",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.02,
+    show_default=True,
+    metavar="FRACTION",
+    help="Reject groups over which the sentinel changed by more.",
+)
+@click.option(
     "--repeat/--no-repeat",
     default=True,
     show_default=True,
@@ -99,6 +107,7 @@ def command(
     seed: int,
     budget: str | None,
     longest: str,
+    drift: float,
     repeat: bool,
     artifacts: Path | None,
     output: OutputChoice,
@@ -148,7 +157,7 @@ def command(
 
         names = parse_models(models)
         place = _machine(devices, machine, "cpu:0")
-        measuring = GroupOptions(longest_s=parse_time(longest, "--longest"))
+        measuring = GroupOptions(longest_s=parse_time(longest, "--longest"), drift=drift)
         options = CollectOptions(groups, seconds, measuring)
         wanted = Wanted(
             out, options, seed, None if tracker is None else parse_tracker(tracker), key, repeat
