@@ -326,6 +326,7 @@ def _tell_groups(
                 "cores": len(device.cores),
                 "valid": made.valid,
                 "rejected": made.rejected,
+                "left_out": made.left_out,
                 "reasons": made.reasons,
                 "known": made.known,
                 "repeated": result.repeated,
@@ -360,7 +361,7 @@ def _tell_groups(
         terminal.print(rows_table(headers, table))
         for _, result in results:
             for reason, count in result.collected.reasons.items():
-                terminal.print(f"rejected {count}: {reason}", markup=False)
+                terminal.print(f"not used {count}: {reason}", markup=False)
             if not result.collected.is_complete:
                 terminal.print("the time is over; the same command goes on from here")
     return {"out": str(results[0][1].file.path), "devices": rows}
