@@ -26,7 +26,7 @@ from relay_passes.convolutions import RecordConvolutions
 from relay_passes.features import RecordFeatures
 from relay_passes.ffi_errors import register_errors
 from relay_passes.hoist_workspace import HoistWorkspace
-from relay_passes.kernels import ScheduleKernels, legalize_map
+from relay_passes.kernels.cpu import ScheduleKernels, legalize_map
 from relay_passes.merge_convolutions import MergeConvolutions
 from relay_passes.offset_factor import AllowOffsets
 from relay_passes.simplify import Simplify
