@@ -29,6 +29,7 @@ Load = Callable[[Any, Any, Any], Any]
 _TILE = "hios.tile"
 _VECTORS = "hios.vectors"
 _EXTENTS = "hios.extents"
+_THROUGH_REGISTERS = "tirx.manifest_shared_memory_local_stage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,6 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     if not _as_product(sch, out, product, leading):
         return None
 
-    sch.transform_layout(left, ("write", 0), lambda g, m, k: (g, k, m))
     g, m, n, k = sch.get_loops(main)
     mo, ty, mi = sch.split(m, [None, tile.rows // tile.thread_rows, tile.thread_rows])
     no, tx, ni = sch.split(n, [None, tile.columns // tile.thread_columns, tile.thread_columns])
@@ -173,31 +173,34 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.set_scope(main, 0, "local")
 
     _store(sch, out, tx, store)
-    for block, extents, vector in (
-        (left, (tile.rows, tile.depth), left_vector),
-        (right, (tile.depth, tile.columns), right_vector),
-    ):
-        sch.set_scope(block, 0, "shared")
-        sch.compute_at(block, ko)
-        fetched = sch.get_loops(block)[-2:]
-        if block is left and row_order:
-            sch.reorder(*reversed(fetched))
-        elements = math.prod(extents)
-        _, by, bx, lane = sch.split(
-            sch.fuse(*(sch.get_loops(block)[-2:])),
-            [
-                None,
-                tile.rows // tile.thread_rows,
-                tile.columns // tile.thread_columns,
-                _fitting(vector, elements, tile.threads),
-            ],
-        )
-        sch.bind(by, "threadIdx.y")
-        sch.bind(bx, "threadIdx.x")
-        sch.vectorize(lane)
-    # Rows of A are as long as the tile is high; a pad of four elements spreads the transposed
-    # stores over the banks and keeps vectors aligned.
-    sch.storage_align(left, 0, axis=1, factor=8, offset=4)
+    ties = tile.rows // tile.thread_rows, tile.columns // tile.thread_columns
+    # The left factor is read along its depth and stored across it: its vectors pass through
+    # registers. A pad of four elements spreads those stores over the banks.
+    staged = sch.cache_read(main, 0, "shared")
+    sch.transform_layout(staged, ("write", 0), lambda g, m, k: (g, k, m))
+    sch.storage_align(staged, 0, axis=1, factor=8, offset=4)
+    sch.compute_at(staged, ko)
+    left_vector = _fitting(left_vector, tile.rows * tile.depth, tile.threads)
+    m_in, k_in = sch.get_loops(staged)[-2:]
+    k_in, lane = sch.split(k_in, [None, left_vector])
+    pieces = (k_in, m_in) if row_order else (m_in, k_in)
+    sch.reorder(*pieces, lane)
+    _, by, bx = sch.split(sch.fuse(*pieces), [None, *ties])
+    sch.bind(by, "threadIdx.y")
+    sch.bind(bx, "threadIdx.x")
+    sch.vectorize(lane)
+    sch.compute_inline(left)
+    sch.annotate(staged, _THROUGH_REGISTERS, 1)
+
+    sch.set_scope(right, 0, "shared")
+    sch.compute_at(right, ko)
+    fused = sch.fuse(*sch.get_loops(right)[-2:])
+    right_vector = _fitting(right_vector, tile.depth * tile.columns, tile.threads)
+    _, by, bx, lane = sch.split(fused, [None, *ties, right_vector])
+    sch.bind(by, "threadIdx.y")
+    sch.bind(bx, "threadIdx.x")
+    sch.vectorize(lane)
+    sch.annotate(right, _THROUGH_REGISTERS, 1)
 
     left_local = sch.cache_read(main, 0, "local")
     right_local = sch.cache_read(main, 1, "local")
@@ -211,6 +214,11 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.unroll(mi)
     sch.unroll(ni)
     sch.decompose_reduction(main, ko)
+    # The next slice is on its way from global memory into registers while this one is worked
+    # on, and goes into the other half of each shared buffer afterwards. In order: left into
+    # registers, left into shared memory, the same of the right factor, the work.
+    sch.annotate(ko, "software_pipeline_stage", [0, 0, 0, 0, 1])
+    sch.annotate(ko, "software_pipeline_order", [0, 3, 1, 4, 2])
     return sch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,7 @@ class ScheduleKernels:
         new = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
         for gvar, func in mod.functions_items():
             if isinstance(func, tirx.PrimFunc):
-                new.update_func(gvar, self._schedule(func))
+                new.update_func(gvar, self._schedule(_with_short_indices(func)))
         return new
 
     def _schedule(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -77,6 +78,19 @@ class ScheduleKernels:
         if len(reductions) < 2:
             return None
         return dlight.gpu.GeneralReduction().apply(func, self.target, False)
+
+
+def _with_short_indices(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Return `func` with 32-bit indices where its buffers are small enough.
+
+    A GPU divides 64-bit numbers several times slower than 32-bit ones, and im2col divides.
+    """
+    types = [param.ty for param in func.params]
+    large = any(math.prod(int(s) for s in ty.shape) >= 1 << 31 for ty in types)
+    if large or any("int64" in str(ty.dtype.dtype) for ty in types):
+        return func
+    module = tvm.IRModule({"main": func})
+    return tirx.transform.ForceNarrowIndexToInt32()(module)["main"]
 
 
 _RULES: tuple[tuple[str, Callable[[tirx.PrimFunc], s_tir.Schedule | None]], ...] = (
