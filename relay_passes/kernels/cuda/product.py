@@ -159,6 +159,11 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     *product, leading = map(int, str(annotation(sch, main, _EXTENTS)).split(","))
     if not _as_product(sch, out, product, leading):
         return None
+    if product[0] > 1 and not leading:
+        # Groups: that channel g·n + i belongs to group g must be plain to see for what follows.
+        names = [sch.get(block).name_hint for block in (main, left, right, out)]
+        sch = s_tir.Schedule(tirx.transform.StmtSimplify()(sch.mod))
+        main, left, right, out = (sch.get_sblock(name) for name in names)
 
     g, m, n, k = sch.get_loops(main)
     mo, ty, mi = sch.split(m, [None, tile.rows // tile.thread_rows, tile.thread_rows])
@@ -266,7 +271,9 @@ def _as_product(sch: s_tir.Schedule, out: Any, product: list[int], leading: int)
             return row_major(index[:leading], extents[:leading]), row, index[-1]
         return tirx.floordiv(index[-1], columns), row, tirx.floormod(index[-1], columns)
 
-    sch.transform_block_layout(out, tirx.IndexMap.from_func(mapped, ndim=len(extents)))
+    index_type = str(sch.get(out).iter_vars[0].var.ty.dtype)
+    index_map = tirx.IndexMap.from_func(mapped, ndim=len(extents), index_dtype=index_type)
+    sch.transform_block_layout(out, index_map)
     return True
 
 
