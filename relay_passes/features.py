@@ -19,7 +19,16 @@ from tvm.tirx.buffer import BufferType
 from relay_passes.kernels.blocks import ROLE, all_blocks, annotation
 from relay_passes.kinds import kind_from_name
 
-__all__ = ["FLOPS", "KIND", "RecordFeatures", "bound_extents", "buffer_bytes", "kind_of", "launch_of", "launches_of"]
+__all__ = [
+    "FLOPS",
+    "KIND",
+    "RecordFeatures",
+    "bound_extents",
+    "buffer_bytes",
+    "kind_of",
+    "launch_of",
+    "launches_of",
+]
 
 KIND = "hios.kind"
 """PrimFunc attribute: family of the operator."""

@@ -7,7 +7,6 @@ differ tell of a missing barrier.
 """
 
 import ctypes
-import hashlib
 import re
 import subprocess
 import tempfile
@@ -17,10 +16,13 @@ import numpy as np
 import tvm
 from tvm import tirx
 
+from relay_passes.extract import extract_graph
 from relay_passes.features import bound_extents
+from relay_passes.frontends import import_model
 from relay_passes.offset_factor import with_buffers
+from relay_passes.pipeline import lowering_pipeline
 
-__all__ = ["EmulatedKernels"]
+__all__ = ["EmulatedGraphs", "EmulatedKernels", "empty_like"]
 
 _HEADER = Path(__file__).with_name("cuda_emulator.hpp")
 _DECLARED = re.compile(
@@ -45,8 +47,8 @@ class EmulatedKernels:
         executable = tvm.compile(tvm.IRModule(renamed), target=target)
         self.source = str(executable.mod.imports[0].inspect_source("cuda"))
         self._functions = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="hios-emulator-")
-        self._library = self._build()
+        with tempfile.TemporaryDirectory(prefix="hios-emulator-") as folder:
+            self._library = self._build(Path(folder))
 
     def __call__(self, name, *arrays):
         """Run a kernel, its launches in order, on arrays that it writes into."""
@@ -64,9 +66,7 @@ class EmulatedKernels:
             for argument in self._functions[called]:
                 found = re.fullmatch(r"a(\d+)_ptr", argument)
                 # What is no pointer is an element offset: zero.
-                pointers.append(
-                    arrays[int(found[1])].ctypes.data if found else 0
-                )
+                pointers.append(arrays[int(found[1])].ctypes.data if found else 0)
             values = (ctypes.c_void_p * len(pointers))(*pointers)
             grid = (ctypes.c_uint * 3)(*(extents.get(f"blockIdx.{d}", 1) for d in "xyz"))
             block = (ctypes.c_uint * 3)(*(extents.get(f"threadIdx.{d}", 1) for d in "xyz"))
@@ -74,7 +74,7 @@ class EmulatedKernels:
             if run(values, grid, block, order):
                 raise AssertionError(f"{called}: threads of a block meet different barriers")
 
-    def _build(self):
+    def _build(self, folder):
         text = re.sub(r"#include .*", "", self.source)
         start = text.index('extern "C" __global__')
         text = text[start:].replace("extern __shared__", "// dynamic:")
@@ -95,14 +95,26 @@ class EmulatedKernels:
                 f"{{ return launch(call_{name}, a, g, b, o); }}\n"
             )
         whole = f'#include "{_HEADER}"\n{text}\n{"".join(calls)}'
-        digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
-        path = Path(self._folder.name, f"{digest}.cpp")
+        path = folder / "kernels.cpp"
         path.write_text(whole)
         library = path.with_suffix(".so")
         done = subprocess.run(
-            ["g++", "-std=c++17", "-O1", "-w", "-ffp-contract=off", "-fno-strict-aliasing",
-             "-shared", "-fPIC", "-o", str(library), str(path)],
-            capture_output=True, text=True, check=False,
+            [
+                "g++",
+                "-std=c++17",
+                "-O1",
+                "-w",
+                "-ffp-contract=off",
+                "-fno-strict-aliasing",
+                "-shared",
+                "-fPIC",
+                "-o",
+                str(library),
+                str(path),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise AssertionError(f"generated CUDA source is no C++: {done.stderr[:2000]}")
@@ -128,4 +140,51 @@ def _with_unique_names(func, name):
 def empty_like(shape, dtype):
     """Return an array of NaNs (or of the largest integer), which a kernel must overwrite."""
     kind = np.dtype(dtype).kind
-    return np.full(shape, np.nan if kind == "f" else 1 if kind == "b" else np.iinfo(dtype).max, dtype)
+    return np.full(
+        shape, np.nan if kind == "f" else 1 if kind == "b" else np.iinfo(dtype).max, dtype
+    )
+
+
+class EmulatedGraphs:
+    """Networks lowered for CUDA, of which every kernel runs in the emulator.
+
+    Parameters
+    ----------
+    modules : mapping
+        Models that `relay_passes.frontends.import_model` takes, by name.
+    target : tvm.target.Target
+        A ``cuda`` target.
+    """
+
+    def __init__(self, modules, target):
+        self.graphs = {}
+        kernels = {}
+        for name, module in modules.items():
+            lowered = import_model(module).mod
+            with target:
+                lowered = lowering_pipeline(target)(lowered)
+            self.graphs[name] = extract_graph(lowered, name)
+            kernels |= {f"{name}_{k}": f for k, f in self.graphs[name].kernels.items()}
+        self.kernels = kernels
+        self._run = EmulatedKernels(kernels, target)
+        self.source = self._run.source
+
+    def __call__(self, name, *inputs):
+        """Return the outputs of a network for inputs in the order of its signature."""
+        extracted = self.graphs[name]
+        graph = extracted.graph
+        values = {k: np.ascontiguousarray(v) for k, v in extracted.params.items()}
+        values |= dict(zip(graph.inputs, inputs, strict=True))
+
+        def value(tensor):
+            facts = graph.tensors[tensor]
+            if tensor not in values:
+                values[tensor] = value(facts.alias_of).reshape(facts.shape)
+            return values[tensor]
+
+        for op in graph.operators:
+            for tensor in op.outputs:
+                facts = graph.tensors[tensor]
+                values[tensor] = empty_like(facts.shape, facts.dtype)
+            self._run(f"{name}_{op.kernel}", *(value(t) for t in (*op.inputs, *op.outputs)))
+        return [value(tensor) for tensor in graph.outputs]

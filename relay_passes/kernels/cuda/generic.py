@@ -142,9 +142,7 @@ def _spread(sch: s_tir.Schedule, spatial: list[Any], lanes: int) -> Any:
     return thread
 
 
-def _reduce_across(
-    sch: s_tir.Schedule, spatial: list[Any], reduced: list[Any], along: bool
-) -> Any:
+def _reduce_across(sch: s_tir.Schedule, spatial: list[Any], reduced: list[Any], along: bool) -> Any:
     """Several threads an output; they stand side by side in memory, or the outputs do.
 
     Returns the loop that the outputs of one thread stand in.

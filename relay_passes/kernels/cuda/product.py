@@ -184,7 +184,7 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     staged = sch.cache_read(main, 0, "shared")
     sch.transform_layout(staged, ("write", 0), lambda g, m, k: (g, k, m))
     sch.storage_align(staged, 0, axis=1, factor=8, offset=4)
-    sch.compute_at(staged, ko)
+    sch.compute_at(staged, ko, preserve_unit_loops=True)
     left_vector = _fitting(left_vector, tile.rows * tile.depth, tile.threads)
     m_in, k_in = sch.get_loops(staged)[-2:]
     k_in, lane = sch.split(k_in, [None, left_vector])
@@ -198,7 +198,7 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.annotate(staged, _THROUGH_REGISTERS, 1)
 
     sch.set_scope(right, 0, "shared")
-    sch.compute_at(right, ko)
+    sch.compute_at(right, ko, preserve_unit_loops=True)
     fused = sch.fuse(*sch.get_loops(right)[-2:])
     right_vector = _fitting(right_vector, tile.depth * tile.columns, tile.threads)
     _, by, bx, lane = sch.split(fused, [None, *ties, right_vector])
@@ -210,7 +210,7 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     left_local = sch.cache_read(main, 0, "local")
     right_local = sch.cache_read(main, 1, "local")
     for local, extent in ((left_local, tile.thread_rows), (right_local, tile.thread_columns)):
-        sch.compute_at(local, ki)
+        sch.compute_at(local, ki, preserve_unit_loops=True)
         last = sch.get_loops(local)[-1]
         if extent > 4:
             _, last = sch.split(last, [None, 4])
