@@ -25,8 +25,8 @@ extern "C" __global__ void __launch_bounds__(128) turn(float* a, float* b) {
 }
 extern "C" __global__ void table(float* a, int* at) {
   float own[64];
-  for (int i = 0; i < 64; ++i) own[i] = a[i * 32 + threadIdx.x];
-  a[threadIdx.x] = own[at[threadIdx.x]];
+  for (int i = 0; i < 64; ++i) own[at[i] & 63] = a[i];
+  a[threadIdx.x] = own[at[threadIdx.x] & 63];
 }
 """
 
@@ -85,7 +85,7 @@ def test_resources_of_something_else() -> None:
 
 @needs_nvcc
 def test_compiler_errors_are_one_line() -> None:
-    with pytest.raises(UnsupportedModel, match="refuses the kernels for sm_90: .*error") as told:
+    with pytest.raises(UnsupportedModel, match=r"refuses the kernels for sm_90: .*error") as told:
         compile_cubin("int main( {", "sm_90")
     assert "\n" not in str(told.value)
 

@@ -55,17 +55,12 @@ class ScheduleKernels:
     def _schedule(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         if not isinstance(func.body, s_tir.SBlockRealize):
             return func  # a call of a library routine (sorting): nothing to schedule
-        for name, rule in _RULES:
+        for name, rule in (*_RULES, ("row reduction", self._rows), ("generic", schedule_generic)):
             sch = rule(func)
             if sch is not None:
-                break
-        else:
-            name, sch = "row reduction", self._rows(func)
-            if sch is None:
-                name, sch = "generic", schedule_generic(func)
-            if sch is None:
-                return func
-        return sch.mod["main"].with_attr("tirx.is_scheduled", True).with_attr(RULE, name)
+                scheduled = sch.mod["main"].with_attr("tirx.is_scheduled", True)
+                return scheduled.with_attr(RULE, name)
+        return func
 
     def _rows(self, func: tirx.PrimFunc) -> Any:
         """Schedule chains of reductions over one axis (softmax, layer norm) as one kernel."""
