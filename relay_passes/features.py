@@ -32,6 +32,8 @@ __all__ = [
 
 KIND = "hios.kind"
 """PrimFunc attribute: family of the operator."""
+RULE = "hios.rule"
+"""PrimFunc attribute: which rule scheduled it."""
 FLOPS = "hios.flops"
 """PrimFunc attribute: arithmetic operations of one call, as a string (it may pass 2³¹)."""
 

@@ -10,16 +10,14 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
+from relay_passes.features import RULE
 from relay_passes.kernels.cuda.conv2d import legalize_conv2d
 from relay_passes.kernels.cuda.dense import legalize_matmul, schedule_rows
 from relay_passes.kernels.cuda.depthwise import schedule_depthwise
 from relay_passes.kernels.cuda.generic import schedule_generic
 from relay_passes.kernels.cuda.product import schedule_product
 
-__all__ = ["RULE", "ScheduleKernels", "legalize_map"]
-
-RULE = "hios.rule"
-"""PrimFunc attribute: which rule scheduled it."""
+__all__ = ["ScheduleKernels", "legalize_map"]
 
 
 def legalize_map(target: tvm.target.Target) -> dict[str, Callable[[Any, Any], Any]]:
