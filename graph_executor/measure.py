@@ -21,10 +21,10 @@ from graph_executor.links import measure_links
 from graph_executor.measure_cache import CachedTime, MeasureCache, Setting
 from hios.costs.table import TableCosts
 from hios.errors import InvalidOption
-from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId, OpId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Device, Machine
+from hios.ir.operator_key import operator_key
 from hios.ir.schedule import Placement, Schedule
 from hios.statistics import Samples
 
@@ -117,19 +117,6 @@ class Measurement:
     machine: Machine
     times: tuple[OperatorTime, ...]
     sequential: dict[int, Samples]
-
-
-def operator_key(graph: OpGraph, op: OpId) -> str | None:
-    """Return what tells the kernel of `op` from all others; None where nothing does.
-
-    The kernel's structural hash (``attrs["key"]``) with shapes and dtypes of its tensors.
-    """
-    operator = graph.operators[op]
-    if "key" not in operator.attrs:
-        return None
-    tensors = [graph.tensors[t] for t in (*operator.inputs, *operator.outputs)]
-    shapes = ",".join(f"{'x'.join(map(str, t.shape))}:{t.dtype}" for t in tensors)
-    return f"{operator.attrs['key']}|{len(operator.inputs)}|{shapes}"
 
 
 def measure_costs(
