@@ -9,6 +9,11 @@ import tvm
 
 from hios.errors import HiosError, InvalidOption, UnsupportedModel
 from hios.ir import CompiledGraph
+from relay_passes.cuda.cubin import compile_cubin
+from relay_passes.cuda.launches import with_resources
+from relay_passes.cuda.packing import device_module
+from relay_passes.cuda.resources import read_resources
+from relay_passes.cuda.target import cuda_target
 from relay_passes.extract import extract_graph
 from relay_passes.frontends import import_model
 from relay_passes.library import TvmKernelLibrary
@@ -129,14 +134,20 @@ def _compile(
         raise UnsupportedModel(
             f"kernels of model {imported.name!r} cannot be compiled: {_last_line(error)}"
         ) from error
-    library = TvmKernelLibrary(executable, resolved)
+    graph, cubin = extracted.graph, None
+    if str(resolved.kind.name) == "cuda" and (device := device_module(executable.mod)) is not None:
+        report("cubin", 0.8)
+        arch = str(resolved.attrs["arch"])
+        cubin = compile_cubin(str(device.inspect_source("cuda")), arch)
+        graph = with_resources(graph, extracted.kernels, read_resources(cubin, arch), arch)
+    library = TvmKernelLibrary(executable, resolved, cubin)
     report("done", 1.0)
     attrs = {"source": imported.source, "outputs": "\n".join(imported.output_names)}
-    return CompiledGraph(extracted.graph, library, extracted.params, attrs)
+    return CompiledGraph(graph, library, extracted.params, attrs)
 
 
 def resolve_target(target: Any) -> tvm.target.Target:
-    """Return a TVM target; plain ``llvm`` and ``cuda`` are completed with what is here.
+    """Return a TVM target; plain ``llvm`` means this machine, ``cuda`` see `cuda_target`.
 
     Raises
     ------
@@ -147,20 +158,14 @@ def resolve_target(target: Any) -> tvm.target.Target:
         return target
     if target in ("llvm", "cpu", "native"):
         return tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()})
-    if target == "cuda":
-        target = {
-            "kind": "cuda",
-            "arch": "sm_90",
-            "max_threads_per_block": 1024,
-            "max_shared_memory_per_block": 49152,
-            "thread_warp_size": 32,
-        }
+    if isinstance(target, str) and target.partition(":")[0] == "cuda":
+        return cuda_target(target)
     try:
         return tvm.target.Target(target)
     except (RuntimeError, ValueError, TypeError) as error:
         raise InvalidOption(
             f"target {target!r} is not understood: {_last_line(error)}; "
-            "use llvm, cuda or a TVM target"
+            "use llvm, cuda, cuda:sm_80 or a TVM target"
         ) from None
 
 

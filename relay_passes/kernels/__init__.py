@@ -1,5 +1,4 @@
-"""Schedule rules for kernels, one operator family a file, and the legalisations they rely on."""
+"""Schedule rules for kernels: one folder a kind of target, one operator family a file.
 
-from relay_passes.kernels.rules import ScheduleKernels, legalize_map, vector_unit
-
-__all__ = ["ScheduleKernels", "legalize_map", "vector_unit"]
+What the targets share stands here: finding and preparing the blocks of a PrimFunc (`blocks`).
+"""

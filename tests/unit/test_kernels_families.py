@@ -8,7 +8,7 @@ from onnx import helper
 from relax_fixtures import onnx_model, reference, relative_error, run_sequential
 
 from relay_passes import compile_graph
-from relay_passes.kernels.tiling import VectorUnit, choose_tile
+from relay_passes.kernels.cpu.tiling import VectorUnit, choose_tile
 
 
 @settings(max_examples=20)

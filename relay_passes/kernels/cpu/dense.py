@@ -17,7 +17,7 @@ from tvm.relax.transform.legalize_ops import linear_algebra as default_legalize
 from tvm.tirx import IndexMap
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
-from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile, store_width
+from relay_passes.kernels.cpu.tiling import RegisterTile, VectorUnit, choose_tile, store_width
 from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
 
 __all__ = ["legalize_matmul", "schedule_dense", "te_dense"]

@@ -13,7 +13,7 @@ from typing import Any
 from tvm import relax, s_tir, te, tirx
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
-from relay_passes.kernels.tiling import VectorUnit
+from relay_passes.kernels.cpu.tiling import VectorUnit
 from relay_passes.straight_line import constant_of, tensor_constant
 
 __all__ = ["emit_depthwise", "schedule_depthwise", "te_depthwise"]

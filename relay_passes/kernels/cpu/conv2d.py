@@ -22,8 +22,8 @@ from tvm import s_tir, te, tirx
 from tvm.relax.transform.legalize_ops import nn as default_legalize
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block, schedule_pad
-from relay_passes.kernels.depthwise import emit_depthwise
-from relay_passes.kernels.tiling import RegisterTile, VectorUnit, choose_tile, store_width
+from relay_passes.kernels.cpu.depthwise import emit_depthwise
+from relay_passes.kernels.cpu.tiling import RegisterTile, VectorUnit, choose_tile, store_width
 from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
 
 __all__ = ["legalize_conv2d", "schedule_conv2d", "te_conv2d"]

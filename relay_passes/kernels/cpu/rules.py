@@ -9,11 +9,11 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.target.codegen import llvm_get_vector_width
 
-from relay_passes.kernels.conv2d import legalize_conv2d, schedule_conv2d
-from relay_passes.kernels.dense import legalize_matmul, schedule_dense
-from relay_passes.kernels.depthwise import schedule_depthwise
-from relay_passes.kernels.generic import schedule_generic
-from relay_passes.kernels.tiling import VectorUnit
+from relay_passes.kernels.cpu.conv2d import legalize_conv2d, schedule_conv2d
+from relay_passes.kernels.cpu.dense import legalize_matmul, schedule_dense
+from relay_passes.kernels.cpu.depthwise import schedule_depthwise
+from relay_passes.kernels.cpu.generic import schedule_generic
+from relay_passes.kernels.cpu.tiling import VectorUnit
 
 __all__ = ["ScheduleKernels", "legalize_map", "vector_unit"]
 
