@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from graph_executor.backend import Array, DeviceInput, KernelFailed, Program, Stamp
-from graph_executor.cuda.capture import capture
+from graph_executor.cuda.capture import capture_plan
 from graph_executor.cuda.devices import check_devices
 from graph_executor.cuda.driver import CudaFailed, Driver, Graph, Pinned, Region
 from graph_executor.cuda.memory import Arenas, byte_view
@@ -76,7 +76,9 @@ class CudaBackend:
             streams.settle()
             self._run_carefully()
             if is_captured:
-                self._graph = capture(driver, streams, self._fork, self._issue_body, self._join)
+                self._graph = capture_plan(
+                    driver, streams, self._fork, self._issue_body, self._join
+                )
                 self._leave()
         except BaseException as problem:
             self.close()

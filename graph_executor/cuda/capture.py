@@ -1,7 +1,7 @@
-"""The whole plan as one CUDA graph.
+"""Work as one CUDA graph.
 
-Capture begins on the origin in thread-local mode; the fork brings every other stream in, the join
-brings it back. Whatever fails in between, all streams are joined and the capture is ended, so
+Capture begins on the origin in thread-local mode; a fork brings every other stream in, a join
+brings it back. Whatever fails in between, the streams are joined and the capture is ended, so
 that they can be used again. The garbage collector rests meanwhile: a finaliser that frees device
 memory or destroys a stream would break the capture.
 """
@@ -10,21 +10,21 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from graph_executor.cuda.driver import CudaFailed, Driver, Graph
+from graph_executor.cuda.driver import CudaFailed, Driver, Graph, Stream
 from graph_executor.cuda.steps import Step
 from graph_executor.cuda.streams import Streams
 
-__all__ = ["capture"]
+__all__ = ["capture_on", "capture_plan"]
 
 
-def capture(
+def capture_plan(
     driver: Driver,
     streams: Streams,
     fork: Sequence[Step],
     body: Callable[[], None],
     join: Sequence[Step],
 ) -> Graph:
-    """Capture fork, body and join, and return the instantiated graph.
+    """Capture fork, body and join of a plan, and return the instantiated graph.
 
     Parameters
     ----------
@@ -42,24 +42,53 @@ def capture(
     CudaFailed
         When CUDA refuses something. The streams can be used again.
     """
+    entered = 0
+
+    def issue() -> None:
+        nonlocal entered
+        fork[0].call()
+        for step in fork[1:]:
+            step.call()
+            entered += 1
+        body()
+        for step in join:
+            step.call()
+
+    return capture_on(driver, streams.origin, issue, lambda: _join_all(join[: 2 * entered]))
+
+
+def capture_on(
+    driver: Driver, origin: Stream, issue: Callable[[], None], rescue: Callable[[], None]
+) -> Graph:
+    """Capture what `issue` issues, and return the instantiated graph.
+
+    Parameters
+    ----------
+    driver
+        CUDA.
+    origin
+        Where it begins and ends.
+    issue
+        Issues the work; may raise.
+    rescue
+        Called when it raised: joins the streams that are still out.
+
+    Raises
+    ------
+    CudaFailed
+        When CUDA refuses something. The streams can be used again.
+    """
     with _no_collection():
-        driver.begin_capture(streams.origin)
-        entered = 0
+        driver.begin_capture(origin)
         try:
-            fork[0].call()
-            for step in fork[1:]:
-                step.call()
-                entered += 1
-            body()
-            for step in join:
-                step.call()
+            issue()
         except BaseException:
             try:
-                _join_all(join[: 2 * entered])
+                rescue()
             finally:
-                driver.abort_capture(streams.origin)
+                driver.abort_capture(origin)
             raise
-        return driver.end_capture(streams.origin)
+        return driver.end_capture(origin)
 
 
 def _join_all(join: Sequence[Step]) -> None:

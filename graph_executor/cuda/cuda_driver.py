@@ -82,6 +82,12 @@ class CudaDriver:
             clock_khz=int(properties.clock_rate),
             memory_clock_khz=int(properties.memory_clock_rate),
             memory_bus_bits=int(properties.global_memory_bus_width),
+            limits={
+                "threads": int(properties.max_threads_per_multiprocessor),
+                "blocks": int(properties.max_blocks_per_multiprocessor),
+                "registers": int(properties.max_registers_per_multiprocessor),
+                "shared_bytes": int(properties.max_shared_memory_per_multiprocessor),
+            },
         )
 
     def can_access_peer(self, device: int, peer: int) -> bool:

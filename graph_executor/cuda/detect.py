@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from graph_executor.cuda.devices import ordinal_of
 from graph_executor.cuda.open import is_installed, open_driver
 from hios.ir.machine import Machine
 
-__all__ = ["count_devices", "detect_machine"]
+__all__ = ["are_here", "count_devices", "detect_machine"]
 
 
 def count_devices() -> int:
@@ -27,3 +28,22 @@ def detect_machine(names: Sequence[str], streams: int) -> Machine | None:
     from graph_executor.cuda.topology import describe_machine
 
     return describe_machine(open_driver(), names, streams, wiring)
+
+
+def are_here(machine: Machine) -> bool:
+    """Return whether the machine's devices are CUDA devices of this host.
+
+    A machine that describes another host names its devices alike; it differs in how many
+    multiprocessors they have.
+    """
+    if any(device.kind != "cuda" for device in machine.devices):
+        return False
+    count = count_devices()
+    driver = open_driver() if count else None
+    for device in machine.devices:
+        ordinal = ordinal_of(device)
+        if driver is None or ordinal >= count:
+            return False
+        if device.compute_units != driver.facts(ordinal).multiprocessors:
+            return False
+    return True

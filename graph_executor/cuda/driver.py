@@ -13,8 +13,8 @@ Rules of CUDA that callers keep, and that the model driver of the tests enforces
   that was recorded in the same capture.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -120,6 +120,8 @@ class DeviceFacts:
         Size of the L2 cache.
     clock_khz, memory_clock_khz, memory_bus_bits
         Peak clocks and the width of the memory bus; 0 where the driver does not tell.
+    limits
+        Of one multiprocessor: ``threads``, ``blocks``, ``registers``, ``shared_bytes``.
     """
 
     ordinal: int
@@ -133,6 +135,7 @@ class DeviceFacts:
     clock_khz: int = 0
     memory_clock_khz: int = 0
     memory_bus_bits: int = 0
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:

@@ -5,14 +5,15 @@ Everything here is optional: without NVML, or where a card does not tell, the an
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cuda.core import Device, system
 from cuda.core._utils.cuda_utils import CUDAError
 from cuda.core.system.exceptions import NvmlError
 
-__all__ = ["USED", "DeviceHealth", "Wiring", "device_health", "wiring"]
+from graph_executor.cuda.cards import DeviceHealth, Wiring
+
+__all__ = ["USED", "device_health", "wiring"]
 
 T = TypeVar("T")
 
@@ -26,61 +27,10 @@ USED = (
 )
 """What is asked of ``cuda.core.system.Device``; a test holds it against the installed one."""
 
-_SLOWED = frozenset(
-    {"hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown"}
-)
-
 # GB/s of one link in one direction, by NVLink version (NVIDIA: P100, V100, A100, H100, B200).
 _NVLINK_GB_S = {1: 20.0, 2: 25.0, 3: 25.0, 4: 25.0, 5: 50.0}
 # GB/s of one PCI Express lane in one direction, by generation, after line coding.
 _PCIE_GB_S = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceHealth:
-    """A card at one moment.
-
-    Attributes
-    ----------
-    sm_clock_mhz, memory_clock_mhz
-        Now.
-    sm_clock_max_mhz
-        The most it can do.
-    temperature_c
-        Of the chip.
-    held_back_by
-        Why the clocks are not higher, in NVML's words.
-    """
-
-    sm_clock_mhz: int | None
-    memory_clock_mhz: int | None
-    sm_clock_max_mhz: int | None
-    temperature_c: int | None
-    held_back_by: tuple[str, ...]
-
-    @property
-    def is_throttled(self) -> bool:
-        """Whether heat or power slows the card down."""
-        return any(reason in _SLOWED for reason in self.held_back_by)
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """How two cards are connected.
-
-    Attributes
-    ----------
-    kind
-        ``NVLink`` or ``PCIe``.
-    bandwidth_gb_s
-        In one direction, as the standard gives it; measured figures are lower.
-    detail
-        Number and version of the links, or generation and lanes.
-    """
-
-    kind: str
-    bandwidth_gb_s: float
-    detail: str
 
 
 def device_health(ordinal: int) -> DeviceHealth | None:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import permutations
 
+from graph_executor.cuda.cards import Wiring
 from graph_executor.cuda.driver import DeviceFacts, Driver
-from graph_executor.cuda.nvml import Wiring
 from hios.errors import UnknownDevice
 from hios.ir.ids import DeviceId
 from hios.ir.machine import Device, Link, Machine

@@ -156,6 +156,10 @@ def log(monkeypatch):
                 clock_rate=1,
                 memory_clock_rate=2,
                 global_memory_bus_width=3,
+                max_threads_per_multiprocessor=2048,
+                max_blocks_per_multiprocessor=32,
+                max_registers_per_multiprocessor=65536,
+                max_shared_memory_per_multiprocessor=233472,
             )
             super().__init__(
                 "Device",
@@ -199,6 +203,7 @@ def test_devices_streams_and_events(log):
     assert driver.device_count() == 2
     facts = driver.facts(1)
     assert (facts.architecture, facts.free_bytes, facts.memory_bytes) == ("sm_90", 7, 9)
+    assert facts.limits["threads"] == 2048
     assert driver.can_access_peer(0, 1)
     stream, event = driver.create_stream(1), driver.create_event(1, True)
     assert named(log, "Device.create_stream")[0][1]["options"].nonblocking is True
