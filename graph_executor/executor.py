@@ -124,6 +124,12 @@ class GraphExecutor:
         return self._plan
 
     @property
+    def graph_nodes(self) -> int | None:
+        """Nodes of the CUDA graph that the whole plan was captured as; None where there is none."""
+        nodes: int | None = getattr(self._backend, "graph_nodes", None)
+        return nodes
+
+    @property
     def input_signature(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of each input, by name."""
         return {name: (t.shape, t.dtype) for name, t in self._inputs.items()}

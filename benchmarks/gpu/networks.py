@@ -37,13 +37,13 @@ KEEPS_BYTES = 6 << 20
 _EXACT_BYTES = 4 << 10
 
 
-def save_network(folder: Path, compiled: CompiledGraph) -> bool:
+def save_network(folder: Path, compiled: CompiledGraph, keeps_bytes: int = KEEPS_BYTES) -> bool:
     """Write a network; return whether its weights are all kept."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "graph.json").write_bytes(compiled.graph.to_json())
     compiled.library.export(folder / "kernels.so")
     together = sum(value.nbytes for value in compiled.params.values())
-    keeps_all = together <= KEEPS_BYTES
+    keeps_all = together <= keeps_bytes
     exact: dict[str, Any] = {}
     drawn: dict[str, Any] = {}
     for tensor, value in sorted(compiled.params.items()):

@@ -1,10 +1,7 @@
 """What runs under compute-sanitizer: one small network, two logical devices, both modes."""
 
-import sys
 import tempfile
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "support")]
 
 from gpu_networks import FOLDER, compile_network, names
 

@@ -1,5 +1,7 @@
 """What only a device shows: overlap, launches, memory given back, DLPack, faults, sanitizers."""
 
+import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -42,7 +44,7 @@ def test_kernels_of_one_stage_run_at_once(compiled, machine):
         with opened(compiled(name), machine(1, 4), "nimble") as executor:
             for timeline in executor.timelines(runs=5, warmup=3):
                 events = sorted(timeline.events, key=lambda event: event.start_us)
-                for one, two in zip(events, events[1:], strict=False):
+                for one, two in itertools.pairwise(events):
                     if one.stream != two.stream and two.start_us < one.end_us:
                         found += 1
     assert found, "no two kernels of different streams ever overlapped"
@@ -99,11 +101,18 @@ def test_too_little_memory_is_one_clear_error_and_the_next_executor_works(compil
     place = machine(1, 2)
     left = driver.facts(0).free_bytes - (64 << 20)
     hog = driver.allocate(0, left)
+    kept = []
+
+    def fill():
+        while True:  # until the last megabytes are gone as well
+            kept.append(opened(compiled(name), place))
+
     try:
         with pytest.raises(DeviceUnavailable, match="bytes left"):
-            while True:  # until the last megabytes are gone as well
-                opened(compiled(name), place)
+            fill()
     finally:
+        for executor in kept:
+            executor.close()
         driver.destroy(hog)
     with opened(compiled(name), place) as executor:
         executor.run(random_inputs(executor.graph))
@@ -138,5 +147,6 @@ def test_compute_sanitizer_finds_nothing(tool, tmp_path):
         text=True,
         check=False,
         timeout=600,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]

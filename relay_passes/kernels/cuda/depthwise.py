@@ -7,8 +7,6 @@ positions of a thread share the weights that it holds.
 
 from __future__ import annotations
 
-from typing import Any
-
 from tvm import s_tir, te, tirx
 
 from relay_passes.kernels.blocks import ROLE, inline_epilogue, role_block
