@@ -87,7 +87,7 @@ def open_backend(
     driver = None
     if kind == "cuda":
         # Before the kernels are loaded: they need the device too.
-        driver = _open_driver(machine, options)
+        driver = _open_driver(compiled, machine, options)
     module = compiled.library.module
     if module is None:
         raise ArtifactMismatch(
@@ -108,13 +108,14 @@ def open_backend(
     return CpuBackend(program)
 
 
-def _open_driver(machine: Machine, options: ExecutorOptions) -> "Driver":
-    """Return CUDA, if it has the devices of the machine."""
-    from graph_executor.cuda.devices import check_devices
+def _open_driver(compiled: CompiledGraph, machine: Machine, options: ExecutorOptions) -> "Driver":
+    """Return CUDA, if it has the devices of the machine, and they can run the kernels."""
+    from graph_executor.cuda.devices import check_architecture, check_devices
     from graph_executor.cuda.open import open_driver
 
     driver: Driver = open_driver() if options.driver is None else options.driver
-    check_devices(driver, machine)
+    ordinals = check_devices(driver, machine)
+    check_architecture(driver, ordinals, compiled.library.target)
     return driver
 
 

@@ -5,11 +5,11 @@ launch overhead nor the cost of events; the cache is warm. Cards of one model sh
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from graph_executor.cuda.devices import check_devices
 from graph_executor.cuda.driver import Driver
-from graph_executor.cuda.links import measure_cuda_links
+from graph_executor.cuda.links import LINK_SIZES, measure_cuda_links
 from graph_executor.cuda.measure import CudaGroupTimer
 from graph_executor.measure_cache import CachedTime, MeasureCache, Setting
 from hios.costs.analytic import AnalyticCosts
@@ -32,6 +32,7 @@ def measure_cuda_costs(
     warmup: int = 3,
     cache: MeasureCache | None = None,
     progress: Callable[[float, str], None] | None = None,
+    link_sizes_bytes: Sequence[int] = LINK_SIZES,
 ) -> tuple[TableCosts, Machine, dict[str, dict[OpId, CachedTime]]]:
     """Measure operators and links.
 
@@ -47,6 +48,8 @@ def measure_cuda_costs(
         Where known times are read and new ones kept.
     progress
         Told the fraction done, and what is measured.
+    link_sizes_bytes
+        See `measure_cuda_links`.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def measure_cuda_costs(
         for model, index in models.items()
     }
     report(1.0, "links")
-    measured = measure_cuda_links(driver, machine)
+    measured = measure_cuda_links(driver, machine, link_sizes_bytes)
     names = [driver.facts(ordinal).name for ordinal in ordinals]
     graph = compiled.graph
     analytic = AnalyticCosts(graph, measured)

@@ -7,10 +7,10 @@ streams, so the whole multi-device path runs on one card.
 import re
 
 from graph_executor.cuda.driver import Driver
-from hios.errors import DeviceUnavailable
+from hios.errors import ArtifactMismatch, DeviceUnavailable
 from hios.ir.machine import Device, Machine
 
-__all__ = ["check_devices", "ordinal_of", "peers_of"]
+__all__ = ["check_architecture", "check_devices", "ordinal_of", "peers_of"]
 
 
 def ordinal_of(device: Device) -> int:
@@ -57,6 +57,38 @@ def check_devices(driver: Driver, machine: Machine) -> tuple[int, ...]:
                 f"cuda:0 to cuda:{count - 1}, or name one twice"
             )
     return ordinals
+
+
+def check_architecture(driver: Driver, ordinals: tuple[int, ...], target: str) -> None:
+    """Check that machine code for `target` runs on these GPUs.
+
+    Code for one architecture runs on GPUs of the same major compute capability and at least the
+    same minor one (CUDA C++ Programming Guide, "Binary Compatibility").
+
+    Parameters
+    ----------
+    driver, ordinals
+        The GPUs.
+    target
+        TVM's JSON of the target; one that names no architecture is not checked.
+
+    Raises
+    ------
+    ArtifactMismatch
+        When one cannot run it.
+    """
+    match = re.search(r'"arch"\s*:\s*"sm_(\d+?)(\d)[a-z]?"', target)
+    if match is None:
+        return
+    major, minor = int(match[1]), int(match[2])
+    for ordinal in sorted(set(ordinals)):
+        facts = driver.facts(ordinal)
+        here = facts.compute_capability
+        if here[0] != major or here[1] < minor:
+            raise ArtifactMismatch(
+                f"kernels for sm_{major}{minor} do not run on cuda:{ordinal} ({facts.name}, "
+                f"{facts.architecture}); compile with --target cuda:{facts.architecture}"
+            )
 
 
 def peers_of(driver: Driver, ordinals: tuple[int, ...], device: int) -> tuple[int, ...]:

@@ -15,13 +15,15 @@ from graph_executor.measure_cache import CachedLink
 from hios.ir.machine import Machine
 from hios.statistics import Samples
 
-__all__ = ["measure_cuda_links"]
+__all__ = ["LINK_SIZES", "measure_cuda_links"]
 
-_SIZES = (4 << 10, 64 << 10, 512 << 10, 4 << 20, 32 << 20)
+LINK_SIZES = (4 << 10, 64 << 10, 512 << 10, 4 << 20, 32 << 20)
 _REPEATS = 15
 
 
-def measure_cuda_links(driver: Driver, machine: Machine) -> Machine:
+def measure_cuda_links(
+    driver: Driver, machine: Machine, sizes_bytes: Sequence[int] = LINK_SIZES
+) -> Machine:
     """Return the machine with its links measured.
 
     Parameters
@@ -31,6 +33,8 @@ def measure_cuda_links(driver: Driver, machine: Machine) -> Machine:
     machine
         Devices of kind ``cuda``; its links are replaced by what was measured between the same
         two devices.
+    sizes_bytes
+        Of the copies that a link's latency and bandwidth are fitted to.
 
     Raises
     ------
@@ -43,7 +47,7 @@ def measure_cuda_links(driver: Driver, machine: Machine) -> Machine:
     for link in machine.links:
         pair = (ordinals[link.src], ordinals[link.dst])
         if pair not in known:
-            known[pair] = fit_link(_SIZES, _measure(driver, ordinals, *pair))
+            known[pair] = fit_link(sizes_bytes, _measure(driver, ordinals, pair, sizes_bytes))
         found = known[pair]
         links.append(
             replace(
@@ -56,8 +60,11 @@ def measure_cuda_links(driver: Driver, machine: Machine) -> Machine:
     return replace(machine, links=tuple(links))
 
 
-def _measure(driver: Driver, ordinals: Sequence[int], source: int, target: int) -> list[float]:
-    size = max(_SIZES)
+def _measure(
+    driver: Driver, ordinals: Sequence[int], pair: tuple[int, int], sizes_bytes: Sequence[int]
+) -> list[float]:
+    source, target = pair
+    size = max(sizes_bytes)
     everyone = tuple(ordinals)
     one = driver.allocate(source, size, peers_of(driver, everyone, source))
     try:
@@ -66,7 +73,8 @@ def _measure(driver: Driver, ordinals: Sequence[int], source: int, target: int) 
             watch = Stopwatch(driver, source)
             try:
                 return [
-                    _time(driver, watch, one.part(0, part), two.part(0, part)) for part in _SIZES
+                    _time(driver, watch, one.part(0, part), two.part(0, part))
+                    for part in sizes_bytes
                 ]
             finally:
                 watch.close()

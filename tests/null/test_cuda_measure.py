@@ -9,7 +9,7 @@ from plan_cases import machine_of, random_case
 from graph_executor.cuda.cards import DeviceHealth, Wiring
 from graph_executor.cuda.costs import measure_cuda_costs
 from graph_executor.cuda.detect import are_here, detect_machine
-from graph_executor.cuda.devices import ordinal_of
+from graph_executor.cuda.devices import check_architecture, ordinal_of
 from graph_executor.cuda.driver import DeviceFacts
 from graph_executor.cuda.links import measure_cuda_links
 from graph_executor.cuda.measure import CudaGroupTimer, launch_order
@@ -17,7 +17,7 @@ from graph_executor.cuda.stopwatch import Stopwatch
 from graph_executor.cuda.topology import describe_machine
 from graph_executor.group_timer import GroupOptions, time_group
 from graph_executor.measure_cache import MeasureCache
-from hios.errors import DeviceUnavailable, ExecutionError, UnknownDevice
+from hios.errors import ArtifactMismatch, DeviceUnavailable, ExecutionError, UnknownDevice
 from hios.ir import Device, DeviceId
 from hios.ir.presets import preset
 
@@ -40,6 +40,9 @@ class Card(ModelDriver):
             5120,
             {"threads": 2048},
         )
+
+
+SIZES = (4096, 65536)
 
 
 def healthy(_ordinal):
@@ -163,7 +166,7 @@ def test_a_stopwatch_gives_everything_back_when_it_cannot_be_made():
 def test_links_are_measured_once_for_each_pair_of_cards():
     driver = Card(2)
     machine = describe_machine(driver, ("cuda:0", "cuda:1", "cuda:1"), 2, lambda a, b: None)
-    measured = measure_cuda_links(driver, machine)
+    measured = measure_cuda_links(driver, machine, SIZES)
     assert len(measured.links) == 6
     assert all(link.source.startswith("measured between cuda:") for link in measured.links)
     assert all(link.bandwidth_gb_s > 0 for link in measured.links)
@@ -176,7 +179,13 @@ def test_operators_of_one_key_are_measured_once(case, tmp_path):
     machine = describe_machine(driver, ("cuda:0", "cuda:1"), 2, lambda a, b: None)
     cache = MeasureCache(tmp_path)
     costs, measured, times = measure_cuda_costs(
-        driver, compiled_case(case.graph), machine, runs=2, warmup=1, cache=cache
+        driver,
+        compiled_case(case.graph),
+        machine,
+        runs=2,
+        warmup=1,
+        cache=cache,
+        link_sizes_bytes=SIZES,
     )
     assert list(times) == ["A100"]
     assert len(times["A100"]) == len(case.graph.operators)
@@ -220,6 +229,18 @@ def test_devices_are_told_apart_from_described_ones(monkeypatch):
     monkeypatch.setattr(detect, "count_devices", lambda: 0)
     assert not are_here(here)
     assert detect_machine(("cuda:0",), 4) is None
+
+
+@pytest.mark.parametrize(
+    ("arch", "runs"), [("sm_80", True), ("sm_86", False), ("sm_90", False), ("sm_70", False)]
+)
+def test_machine_code_runs_on_its_own_generation(arch, runs):
+    target = f'{{"kind":"cuda","arch":"{arch}"}}'
+    if runs:
+        check_architecture(Card(), (0,), target)
+        return
+    with pytest.raises(ArtifactMismatch, match=r"do not run on cuda:0 \(A100, sm_80\)"):
+        check_architecture(Card(), (0, 0), target)
 
 
 def test_names_of_devices():
