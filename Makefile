@@ -7,6 +7,8 @@
 #     make torch-test  the PyTorch door, in an environment of its own
 #     make relay-env   an environment with a TVM that has Relay (0.17, Python 3.11)
 #     make relay-test  the Relay door, in that environment
+#     make gpu-test    what needs an NVIDIA GPU: tests, also those with Compute Sanitizer
+#     make gpu-bundle  all that a GPU machine needs, without compiler, in out/gpu-bundle
 #     make clean       remove environments and caches
 #
 # PYTHON=/path/to/python3 chooses the interpreter, ARGS='-k gantt' is handed to pytest or to
@@ -27,10 +29,11 @@ ARGS ?=
 
 export PYTHON
 
-.PHONY: help run test test-full torch-test relay-env relay-test relay-test-full lint clean
+.PHONY: help run test test-full torch-test relay-env relay-test relay-test-full gpu-test \
+	gpu-bundle lint clean
 
 help:
-	@sed -n '4,15s/^# \{0,1\}//p' Makefile
+	@sed -n '4,17s/^# \{0,1\}//p' Makefile
 
 $(VENV)/.ready: pyproject.toml tools/venv.sh
 	@tools/venv.sh $(VENV) --editable '.[dev]'
@@ -78,6 +81,12 @@ relay-test: $(RELAY_VENV)/.ready
 relay-test-full: $(RELAY_VENV)/.ready
 	@$(STEP) -v 'pytest, Relay, large networks' \
 		tools/relay_env.sh $(RELAY_VENV) python -m pytest tests/relay -m full $(ARGS)
+
+gpu-test: $(VENV)/.ready
+	@$(STEP) -v 'pytest, GPU' $(BIN)/python -m pytest tests/gpu -rs $(ARGS)
+
+gpu-bundle: $(VENV)/.ready
+	@$(BIN)/python tools/gpu_bundle.py out/gpu-bundle $(ARGS)
 
 clean:
 	@rm -rf $(VENV) $(TORCH_VENV) $(RELAY_VENV) build dist out .mypy_cache .pytest_cache .ruff_cache \

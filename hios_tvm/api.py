@@ -47,10 +47,11 @@ def build(
         Path of an ``.onnx`` or ``.pt2`` file, ``zoo:NAME`` or ``light:NAME``, an
         ``onnx.ModelProto``, a ``torch.export.ExportedProgram`` or a Relax ``IRModule``.
     target
-        TVM target (text, dictionary or object); None: as the devices say.
+        TVM target (text, dictionary or object), ``llvm``, ``cuda`` or ``cuda:sm_90``; None: as
+        the devices say.
     devices, machine, streams
         Where operators may run, see `hios_tvm.machines.resolve_machine`; by default one
-        device for each core of this host.
+        device for each core of this host, or its first GPU for a CUDA target.
     scheduler, options
         Name and options of the algorithm.
     costs
@@ -60,7 +61,8 @@ def build(
         Shapes of inputs with dynamic dimensions, by name.
     select
         Run the decided schedule, the sequential one, and (on a CPU) one device with all the
-        cores, interleaved, and keep the fastest: never slower than TVM's own order.
+        cores, interleaved, and keep the fastest: never slower than TVM's own order. For
+        devices that are not on this host, the simulated times decide instead.
         Without it the decided schedule stays whatever it costs.
     merge
         Merge convolutions of one input where that is predicted, and with `select` measured,
@@ -81,7 +83,7 @@ def build(
     HiosError
         With one line on what is wrong and the next step.
     """
-    place = resolve_machine(devices, machine, streams)
+    place = resolve_machine(devices, machine, streams, target)
     compiled = compile_model(model, target, machine=place, shapes=shapes, progress=progress)
     known = resolve_costs(costs, compiled, place, cache=cache, progress=progress)
     merged = None

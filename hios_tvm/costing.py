@@ -13,7 +13,7 @@ from hios.ir.machine import Machine
 from hios.ir.serial import read_bytes
 from hios_tvm.sources import Progress
 
-__all__ = ["KnownCosts", "resolve_costs"]
+__all__ = ["KnownCosts", "is_here", "resolve_costs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def resolve_costs(
     Parameters
     ----------
     costs
-        ``profile`` measures (on CPU devices of this host), ``analytic`` estimates, a path that
+        ``profile`` measures (on devices of this host), ``analytic`` estimates, a path that
         ends in ``.json`` is a table written by ``TableCosts.to_json``; an object is taken as
         it is.
     compiled, machine
@@ -87,3 +87,13 @@ def resolve_costs(
         table = TableCosts.from_json(read_bytes(name), compiled.graph, machine, what=name)
         return KnownCosts(machine, table, "table")
     raise InvalidOption(f"unknown costs {name!r}; use profile, analytic or a file ending in .json")
+
+
+def is_here(machine: Machine) -> bool:
+    """Return whether operators can be measured and run on the machine's devices on this host."""
+    kinds = {device.kind for device in machine.devices}
+    if kinds == {"cuda"}:
+        from graph_executor.cuda.detect import are_here
+
+        return are_here(machine)
+    return kinds == {"cpu"}

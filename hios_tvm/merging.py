@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
-from graph_executor.measure import operator_key
 from hios.costs.protocol import Costs
 from hios.costs.table import TableCosts
 from hios.errors import InvalidOption
@@ -21,6 +20,7 @@ from hios.ir.graph import Alternative, OpGraph
 from hios.ir.ids import DeviceId, OpId, TensorId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
+from hios.ir.operator_key import operator_key
 from hios.merge import offer_merges
 from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler

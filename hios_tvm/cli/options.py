@@ -125,7 +125,7 @@ model_options = _packed(
     click.option(
         "--target",
         metavar="TARGET",
-        help="TVM target to compile for: llvm, cuda, cuda:sm_80, or JSON.  "
+        help="Target to compile for: llvm, cuda, cuda:sm_90, or TVM's JSON.  "
         "[default: as the devices say]",
     ),
     click.option(

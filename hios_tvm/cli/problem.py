@@ -219,7 +219,7 @@ def measured_costs(
 ) -> tuple[Machine, Costs]:
     """Return the costs that ``--costs`` names, and the machine with the links they used.
 
-    By default they are measured where the devices are cores of this host, else estimated.
+    By default they are measured where the devices are on this host, else estimated.
 
     Raises
     ------
@@ -233,10 +233,9 @@ def measured_costs(
 def _known_costs(
     compiled: "CompiledGraph", machine: Machine, deciding: SchedulerChoice, output: OutputChoice
 ) -> "KnownCosts":
-    from hios_tvm.costing import resolve_costs
+    from hios_tvm.costing import is_here, resolve_costs
 
-    is_here = all(device.kind == "cpu" for device in machine.devices)
-    kind = deciding.costs or ("profile" if is_here else "analytic")
+    kind = deciding.costs or ("profile" if is_here(machine) else "analytic")
     with progress_bar("measure", output.quiet or output.json) as progress:
         return resolve_costs(kind, compiled, machine, progress=progress)
 
@@ -256,7 +255,7 @@ def _load_kernels(
         return _Kernels(artifact.compiled, place, artifact.schedule)
     from hios_tvm.sources import compile_model
 
-    place = resolve_machine(_devices(machine), machine.machine, machine.streams)
+    place = resolve_machine(_devices(machine), machine.machine, machine.streams, model.target)
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
