@@ -24,7 +24,8 @@ from hios.ir.serial import write_atomically
 __all__ = ["CacheWarning", "EntryStore", "Usage"]
 
 _MAGIC = b"hios-entry 1 sha256 "
-_HEADER_BYTES = len(_MAGIC) + 64 + 1
+_HEADER_BYTES = 128
+"""A round number, so that what is aligned in the content is aligned in the file."""
 
 _FULL = 0.9
 """Share of the limit that stays filled after entries were removed."""
@@ -203,7 +204,7 @@ def _header(*parts: bytes | memoryview) -> bytes:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
-    return _MAGIC + digest.hexdigest().encode() + b"\n"
+    return (_MAGIC + digest.hexdigest().encode()).ljust(_HEADER_BYTES - 1) + b"\n"
 
 
 def _remove(path: Path) -> None:

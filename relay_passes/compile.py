@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tvm
 
 from hios.errors import HiosError, InvalidOption, UnsupportedModel
 from hios.ir import CompiledGraph
+from relay_passes.build_kernels import build_kernels
+from relay_passes.compile_cache import CompileCache
 from relay_passes.extract import extract_graph
 from relay_passes.frontends import import_model
-from relay_passes.library import TvmKernelLibrary
 from relay_passes.merge_convolutions import MergeConvolutions, OfferedConvolutions
 from relay_passes.pipeline import lowering_phases
 
@@ -27,6 +29,7 @@ def compile_graph(
     progress: Progress | None = None,
     name: str | None = None,
     merges: Sequence[Sequence[str]] = (),
+    cache: Path | None = None,
 ) -> CompiledGraph:
     """Compile a model.
 
@@ -45,6 +48,9 @@ def compile_graph(
     merges : sequence of sequence of str
         Convolutions to merge into one, each merge the ``attrs["convolution"]`` of its members
         in the graph of the same model compiled without merges.
+    cache : Path, optional
+        Folder where kernels and whole builds are kept, see `relay_passes.compile_cache`;
+        without, everything is compiled now. The result is the same.
 
     Returns
     -------
@@ -56,7 +62,7 @@ def compile_graph(
     HiosError
         One line on what is wrong: `MissingFile`, `UnsupportedModel`, `InvalidOption`.
     """
-    return _compile(model, target, shapes, progress, name, merges, MergeConvolutions)
+    return _compile(model, target, shapes, progress, name, merges, MergeConvolutions, cache)
 
 
 def compile_offers(
@@ -66,12 +72,13 @@ def compile_offers(
     progress: Progress | None = None,
     *,
     merges: Sequence[Sequence[str]],
+    cache: Path | None = None,
 ) -> CompiledGraph:
     """Compile the merges on offer alone, so that their times can be found out.
 
     Parameters
     ----------
-    model, target, shapes, progress, merges
+    model, target, shapes, progress, merges, cache
         As in `compile_graph`; a convolution may be in several merges, and one alone stands
         for itself, for comparison.
 
@@ -86,7 +93,9 @@ def compile_offers(
     HiosError
         As `compile_graph`.
     """
-    return _compile(model, target, shapes, progress, "offers", merges, OfferedConvolutions)
+    return _compile(
+        model, target, shapes, progress, "offers", merges, OfferedConvolutions, cache
+    )
 
 
 def _compile(
@@ -97,9 +106,17 @@ def _compile(
     name: str | None,
     merges: Sequence[Sequence[str]],
     merge: Any,
+    cache: Path | None,
 ) -> CompiledGraph:
     report = progress or (lambda _phase, _done: None)
     resolved = resolve_target(target)
+    kept, key = None if cache is None else CompileCache(cache), None
+    if kept is not None:
+        report("look for a build", 0.0)
+        key = kept.build_key(model, resolved, shapes, name, merges, merge.__name__)
+        if (known := kept.load_build(key)) is not None:
+            report("done", 1.0)
+            return known
     report("import", 0.0)
     imported = import_model(model, shapes)
     mod = imported.mod
@@ -124,15 +141,25 @@ def _compile(
     )
     report("kernels", 0.5)
     try:
-        executable = tvm.compile(tvm.IRModule(dict(extracted.kernels)), target=resolved)
+        library = build_kernels(
+            extracted.kernels,
+            resolved,
+            None if kept is None else kept.kernels,
+            lambda done: report("kernels", 0.5 + 0.5 * done),
+        )
+    except HiosError:
+        raise
     except (RuntimeError, ValueError, TypeError) as error:
         raise UnsupportedModel(
             f"kernels of model {imported.name!r} cannot be compiled: {_last_line(error)}"
         ) from error
-    library = TvmKernelLibrary(executable, resolved)
     report("done", 1.0)
     attrs = {"source": imported.source, "outputs": "\n".join(imported.output_names)}
-    return CompiledGraph(extracted.graph, library, extracted.params, attrs)
+    compiled = CompiledGraph(extracted.graph, library, extracted.params, attrs)
+    if kept is not None:
+        kept.keep_build(key, compiled)
+        kept.trim()
+    return compiled
 
 
 def resolve_target(target: Any) -> tvm.target.Target:
