@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import hios
+from hios.cache_folder import compile_stores
 from hios.ir.presets import available_cores
 
 __all__ = ["Finding", "Status", "diagnose"]
@@ -106,7 +107,7 @@ def diagnose(cache_folder: Path) -> list[Finding]:
     Parameters
     ----------
     cache_folder
-        Where measurements are kept.
+        Where measured times, compiled kernels and builds are kept.
 
     Returns
     -------
@@ -274,7 +275,13 @@ def _cache(folder: Path) -> Finding:
         return Finding(
             "cache", "broken", f"{folder}: {reason}", "set XDG_CACHE_HOME to a writable folder"
         )
-    return Finding("cache", "ok", f"{folder}, {free / 1e9:.1f} GB free")
+    kernels, builds = (store.usage() for store in compile_stores(folder))
+    held = (
+        f"{kernels.entries} kernels ({kernels.size_bytes / 1e6:.1f} of at most "
+        f"{kernels.limit_bytes / 1e6:.0f} MB), {builds.entries} builds "
+        f"({builds.size_bytes / 1e6:.1f} of at most {builds.limit_bytes / 1e6:.0f} MB)"
+    )
+    return Finding("cache", "ok", f"{folder}: {held}, {free / 1e9:.1f} GB free")
 
 
 def _version(distribution: str) -> str | None:

@@ -10,7 +10,6 @@ only where it is predicted, and with `select` measured, to be faster.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
 from typing import Any
 
 from graph_executor.measure import operator_key
@@ -24,6 +23,7 @@ from hios.ir.machine import Machine
 from hios.merge import offer_merges
 from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler
+from hios_tvm.caching import CacheChoice
 from hios_tvm.costing import KnownCosts, resolve_costs
 from hios_tvm.sources import Progress, compile_model, compile_offers
 
@@ -105,7 +105,7 @@ def merge_by_cost(
     seed: int = 0,
     scheduler: str = _CHOOSER,
     options: Mapping[str, object] | None = None,
-    cache: str | PathLike[str] | None = None,
+    cache: CacheChoice = None,
     progress: Progress | None = None,
 ) -> MergedModel | None:
     """Choose merges, and compile the network with them.
@@ -143,6 +143,7 @@ def merge_by_cost(
         "shapes": shapes,
         "seed": seed,
         "progress": progress,
+        "cache": cache,
     }
     alone = sorted({op for one in offered.alternatives for op in one.members})
     names = [[_identity(offered, op)] for op in alone]

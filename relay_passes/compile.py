@@ -93,9 +93,7 @@ def compile_offers(
     HiosError
         As `compile_graph`.
     """
-    return _compile(
-        model, target, shapes, progress, "offers", merges, OfferedConvolutions, cache
-    )
+    return _compile(model, target, shapes, progress, "offers", merges, OfferedConvolutions, cache)
 
 
 def _compile(

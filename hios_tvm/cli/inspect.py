@@ -124,7 +124,12 @@ def _open(
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
-            source, model.target, shapes=shapes, seed=model.seed, progress=progress
+            source,
+            model.target,
+            shapes=shapes,
+            seed=model.seed,
+            cache=model.cache,
+            progress=progress,
         )
     return compiled.graph, {"source": source, "target": compiled.library.target}, {}
 
