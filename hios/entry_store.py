@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hios.errors import StorageError
+from hios.errors import HiosWarning, StorageError
 from hios.ir.serial import write_atomically
 
 __all__ = ["CacheWarning", "EntryStore", "Usage"]
@@ -34,7 +34,7 @@ _ABANDONED_S = 3600.0
 """Age from which a temporary file belongs to no living writer."""
 
 
-class CacheWarning(UserWarning):
+class CacheWarning(HiosWarning):
     """A cache entry was damaged, or the cache cannot be written; the work was done anyway."""
 
 

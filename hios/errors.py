@@ -11,6 +11,7 @@ __all__ = [
     "DeviceUnavailable",
     "ExecutionError",
     "HiosError",
+    "HiosWarning",
     "InfeasibleSchedule",
     "InputMismatch",
     "InvalidCosts",
@@ -29,6 +30,10 @@ __all__ = [
 
 class HiosError(Exception):
     """Root of all errors raised on purpose by hios-tvm."""
+
+
+class HiosWarning(UserWarning):
+    """Root of all warnings given on purpose: the work was done, but not as one may expect."""
 
 
 class InvalidGraph(HiosError, ValueError):

@@ -38,6 +38,7 @@ def build(
     select: bool = True,
     merge: bool | None = None,
     cache: CacheChoice = None,
+    database: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Compile a model, decide where and when each operator runs, and make it ready to run.
@@ -70,6 +71,9 @@ def build(
     cache
         Folder of compiled kernels, whole builds and measured times; None: the user's cache
         folder; False: everything is compiled and measured now, and nothing kept.
+    database
+        Folder of tuned kernels that ``hios tune`` wrote; each is taken where it measured
+        faster than the kernel of our rules.
     progress
         Called with (what is being done, fraction done).
 
@@ -85,7 +89,13 @@ def build(
     """
     place = resolve_machine(devices, machine, streams)
     compiled = compile_model(
-        model, target, machine=place, shapes=shapes, progress=progress, cache=cache
+        model,
+        target,
+        machine=place,
+        shapes=shapes,
+        progress=progress,
+        cache=cache,
+        database=database,
     )
     known = resolve_costs(costs, compiled, place, cache=cache, progress=progress)
     merged = None
@@ -99,6 +109,7 @@ def build(
             scheduler=scheduler,
             options=options,
             cache=cache,
+            database=database,
             progress=progress,
         )
     return decide(

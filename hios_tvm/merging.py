@@ -10,6 +10,7 @@ only where it is predicted, and with `select` measured, to be faster.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 from graph_executor.measure import operator_key
@@ -106,6 +107,7 @@ def merge_by_cost(
     scheduler: str = _CHOOSER,
     options: Mapping[str, object] | None = None,
     cache: CacheChoice = None,
+    database: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> MergedModel | None:
     """Choose merges, and compile the network with them.
@@ -118,7 +120,7 @@ def merge_by_cost(
         The unmerged network and its costs, ``profile`` or ``analytic``.
     scheduler, options
         Chooses when it has an option ``merge``; else `ios` with its defaults does.
-    cache, progress
+    cache, database, progress
         As in `hios_tvm.build`.
 
     Returns
@@ -144,6 +146,7 @@ def merge_by_cost(
         "seed": seed,
         "progress": progress,
         "cache": cache,
+        "database": database,
     }
     alone = sorted({op for one in offered.alternatives for op in one.members})
     names = [[_identity(offered, op)] for op in alone]

@@ -16,6 +16,8 @@ from relay_passes.extract import extract_graph
 from relay_passes.frontends import import_model
 from relay_passes.merge_convolutions import MergeConvolutions, OfferedConvolutions
 from relay_passes.pipeline import lowering_phases
+from relay_passes.tuning.choose import with_tuned_kernels
+from relay_passes.tuning.database import TuningDatabase
 
 __all__ = ["compile_graph", "compile_offers", "resolve_target"]
 
@@ -30,6 +32,7 @@ def compile_graph(
     name: str | None = None,
     merges: Sequence[Sequence[str]] = (),
     cache: Path | None = None,
+    database: Path | None = None,
 ) -> CompiledGraph:
     """Compile a model.
 
@@ -51,6 +54,9 @@ def compile_graph(
     cache : Path, optional
         Folder where kernels and whole builds are kept, see `relay_passes.compile_cache`;
         without, everything is compiled now. The result is the same.
+    database : Path, optional
+        Folder of tuned kernels (`relay_passes.tuning`), taken where they measured faster than
+        those of our rules. What was never compared is compared now, on this machine.
 
     Returns
     -------
@@ -62,7 +68,9 @@ def compile_graph(
     HiosError
         One line on what is wrong: `MissingFile`, `UnsupportedModel`, `InvalidOption`.
     """
-    return _compile(model, target, shapes, progress, name, merges, MergeConvolutions, cache)
+    return _compile(
+        model, target, shapes, progress, name, merges, MergeConvolutions, cache, database
+    )
 
 
 def compile_offers(
@@ -73,12 +81,13 @@ def compile_offers(
     *,
     merges: Sequence[Sequence[str]],
     cache: Path | None = None,
+    database: Path | None = None,
 ) -> CompiledGraph:
     """Compile the merges on offer alone, so that their times can be found out.
 
     Parameters
     ----------
-    model, target, shapes, progress, merges, cache
+    model, target, shapes, progress, merges, cache, database
         As in `compile_graph`; a convolution may be in several merges, and one alone stands
         for itself, for comparison.
 
@@ -105,13 +114,16 @@ def _compile(
     merges: Sequence[Sequence[str]],
     merge: Any,
     cache: Path | None,
+    database: Path | None,
 ) -> CompiledGraph:
     report = progress or (lambda _phase, _done: None)
     resolved = resolve_target(target)
+    tuned = None if database is None else TuningDatabase(database, resolved)
     kept, key = None if cache is None else CompileCache(cache), None
     if kept is not None:
         report("look for a build", 0.0)
-        key = kept.build_key(model, resolved, shapes, name, merges, merge.__name__)
+        variant = f"{merge.__name__} {'' if tuned is None else tuned.digest()}"
+        key = kept.build_key(model, resolved, shapes, name, merges, variant)
         if (known := kept.load_build(key)) is not None:
             report("done", 1.0)
             return known
@@ -119,6 +131,8 @@ def _compile(
     imported = import_model(model, shapes)
     mod = imported.mod
     phases = lowering_phases(resolved, merges, merge)
+    if tuned is not None:
+        phases = with_tuned_kernels(phases, tuned, None if kept is None else kept.kernels)
     with resolved:
         for index, (phase, passes) in enumerate(phases):
             report(phase, 0.1 + 0.4 * index / len(phases))

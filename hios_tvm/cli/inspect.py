@@ -129,6 +129,7 @@ def _open(
             shapes=shapes,
             seed=model.seed,
             cache=model.cache,
+            database=model.database,
             progress=progress,
         )
     return compiled.graph, {"source": source, "target": compiled.library.target}, {}

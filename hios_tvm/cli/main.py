@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 import hios
-from hios.errors import HiosError
+from hios.errors import HiosError, HiosWarning
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "EXIT_MISTAKE", "VERBS", "main"]
 
@@ -26,6 +26,7 @@ EXIT_BROKEN_PIPE = 141
 
 VERBS: dict[str, str] = {
     "compile": "hios_tvm.cli.compile",
+    "tune": "hios_tvm.cli.tune",
     "run": "hios_tvm.cli.run",
     "bench": "hios_tvm.cli.bench",
     "schedule": "hios_tvm.cli.schedule",
@@ -153,14 +154,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _notes() -> Iterator[None]:
     """Tell what our own parts warn of in one line each, not as a place in a source file."""
-    from hios.entry_store import CacheWarning
-
     with warnings.catch_warnings():
         # What runs with warnings as errors still gets it as one.
         show = warnings.showwarning
 
         def note(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-            if issubclass(category, CacheWarning):
+            if issubclass(category, HiosWarning):
                 print(f"hios: note: {' '.join(str(message).split())}", file=sys.stderr)
             else:
                 show(message, category, *where, **more)

@@ -54,6 +54,7 @@ class ModelChoice:
     shapes: tuple[str, ...]
     target: str | None
     seed: int
+    database: Path | None
     cache_dir: Path | None
     no_cache: bool
 
@@ -154,6 +155,11 @@ model_options = _packed(
         default=0,
         show_default=True,
         help="Seed of random inputs and of weights drawn anew.",
+    ),
+    click.option(
+        "--database",
+        type=click.Path(path_type=Path),
+        help="Folder of tuned kernels, from `hios tune`; each is taken where it measured faster.",
     ),
     click.option(
         "--cache",

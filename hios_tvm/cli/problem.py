@@ -198,6 +198,7 @@ def open_model(
                     scheduler=scheduler,
                     options=options,
                     cache=model.cache,
+                    database=model.database,
                     progress=progress,
                 )
         with progress_bar("decide", output.quiet or output.json) as progress:
@@ -276,6 +277,7 @@ def _load_kernels(
             shapes=shapes,
             seed=model.seed,
             cache=model.cache,
+            database=model.database,
             progress=progress,
         )
     return _Kernels(compiled, place, None)
