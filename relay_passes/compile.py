@@ -102,7 +102,9 @@ def compile_offers(
     HiosError
         As `compile_graph`.
     """
-    return _compile(model, target, shapes, progress, "offers", merges, OfferedConvolutions, cache)
+    return _compile(
+        model, target, shapes, progress, "offers", merges, OfferedConvolutions, cache, database
+    )
 
 
 def _compile(
