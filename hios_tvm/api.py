@@ -13,6 +13,7 @@ from hios.ir.graph import OpGraph
 from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
 from hios.schedulers import schedule as run_scheduler
+from hios_tvm.caching import CacheChoice
 from hios_tvm.costing import resolve_costs
 from hios_tvm.deciding import decide
 from hios_tvm.machines import resolve_machine
@@ -36,7 +37,8 @@ def build(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     select: bool = True,
     merge: bool | None = None,
-    cache: str | PathLike[str] | None = None,
+    cache: CacheChoice = None,
+    database: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Compile a model, decide where and when each operator runs, and make it ready to run.
@@ -69,7 +71,11 @@ def build(
         to be faster; the numbers stay the same up to rounding. None: only with the scheduler
         ``ios``, of whose algorithm it is a part. Needs costs ``profile`` or ``analytic``.
     cache
-        Folder of measured times; None: the user's cache folder.
+        Folder of compiled kernels, whole builds and measured times; None: the user's cache
+        folder; False: everything is compiled and measured now, and nothing kept.
+    database
+        Folder of tuned kernels that ``hios tune`` wrote; each is taken where it measured
+        faster than the kernel of our rules.
     progress
         Called with (what is being done, fraction done).
 
@@ -84,7 +90,15 @@ def build(
         With one line on what is wrong and the next step.
     """
     place = resolve_machine(devices, machine, streams, target)
-    compiled = compile_model(model, target, machine=place, shapes=shapes, progress=progress)
+    compiled = compile_model(
+        model,
+        target,
+        machine=place,
+        shapes=shapes,
+        progress=progress,
+        cache=cache,
+        database=database,
+    )
     known = resolve_costs(costs, compiled, place, cache=cache, progress=progress)
     merged = None
     if wants_merges(merge, scheduler, model, known):
@@ -97,6 +111,7 @@ def build(
             scheduler=scheduler,
             options=options,
             cache=cache,
+            database=database,
             progress=progress,
         )
     return decide(

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from os import PathLike, fspath
-from pathlib import Path
 
 from hios.costs.analytic import AnalyticCosts
 from hios.costs.protocol import Costs
@@ -11,6 +10,7 @@ from hios.errors import InvalidOption
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
 from hios.ir.serial import read_bytes
+from hios_tvm.caching import CacheChoice, cache_folder
 from hios_tvm.sources import Progress
 
 __all__ = ["KnownCosts", "is_here", "resolve_costs"]
@@ -40,7 +40,7 @@ def resolve_costs(
     compiled: CompiledGraph,
     machine: Machine,
     *,
-    cache: str | PathLike[str] | None = None,
+    cache: CacheChoice = None,
     is_cached: bool = True,
     progress: Progress | None = None,
 ) -> KnownCosts:
@@ -55,9 +55,9 @@ def resolve_costs(
     compiled, machine
         What the costs are bound to.
     cache
-        Folder of measured times; None: the user's cache folder.
+        Folder of measured times; None: the user's cache folder; False: none.
     is_cached
-        Use and fill that folder; without, everything is measured now.
+        Use and fill that folder; without, everything is measured now, as for False.
     progress
         Called while measuring.
 
@@ -79,7 +79,9 @@ def resolve_costs(
         measured = measure_costs(
             compiled,
             machine,
-            MeasureOptions(is_cached=is_cached, cache_dir=None if cache is None else Path(cache)),
+            MeasureOptions(
+                is_cached=is_cached and cache is not False, cache_dir=cache_folder(cache)
+            ),
             None if progress is None else lambda done, what: progress(f"measure {what}", done),
         )
         return KnownCosts(measured.machine, measured.costs, name)

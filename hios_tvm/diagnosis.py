@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import hios
+from hios.cache_folder import compile_stores
 from hios.ir.presets import available_cores
 from hios_tvm.cuda_diagnosis import diagnose_cuda
 from hios_tvm.finding import Finding, Status
@@ -83,7 +84,7 @@ def diagnose(cache_folder: Path) -> list[Finding]:
     Parameters
     ----------
     cache_folder
-        Where measurements are kept.
+        Where measured times, compiled kernels and builds are kept.
 
     Returns
     -------
@@ -233,7 +234,13 @@ def _cache(folder: Path) -> Finding:
         return Finding(
             "cache", "broken", f"{folder}: {reason}", "set XDG_CACHE_HOME to a writable folder"
         )
-    return Finding("cache", "ok", f"{folder}, {free / 1e9:.1f} GB free")
+    kernels, builds = (store.usage() for store in compile_stores(folder))
+    held = (
+        f"{kernels.entries} kernels ({kernels.size_bytes / 1e6:.1f} of at most "
+        f"{kernels.limit_bytes / 1e6:.0f} MB), {builds.entries} builds "
+        f"({builds.size_bytes / 1e6:.1f} of at most {builds.limit_bytes / 1e6:.0f} MB)"
+    )
+    return Finding("cache", "ok", f"{folder}: {held}, {free / 1e9:.1f} GB free")
 
 
 def _version(distribution: str) -> str | None:

@@ -24,6 +24,7 @@ from hios.ir.operator_key import operator_key
 from hios.merge import offer_merges
 from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler
+from hios_tvm.caching import CacheChoice
 from hios_tvm.costing import KnownCosts, resolve_costs
 from hios_tvm.sources import Progress, compile_model, compile_offers
 
@@ -105,7 +106,8 @@ def merge_by_cost(
     seed: int = 0,
     scheduler: str = _CHOOSER,
     options: Mapping[str, object] | None = None,
-    cache: str | PathLike[str] | None = None,
+    cache: CacheChoice = None,
+    database: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> MergedModel | None:
     """Choose merges, and compile the network with them.
@@ -118,7 +120,7 @@ def merge_by_cost(
         The unmerged network and its costs, ``profile`` or ``analytic``.
     scheduler, options
         Chooses when it has an option ``merge``; else `ios` with its defaults does.
-    cache, progress
+    cache, database, progress
         As in `hios_tvm.build`.
 
     Returns
@@ -143,6 +145,8 @@ def merge_by_cost(
         "shapes": shapes,
         "seed": seed,
         "progress": progress,
+        "cache": cache,
+        "database": database,
     }
     alone = sorted({op for one in offered.alternatives for op in one.members})
     names = [[_identity(offered, op)] for op in alone]

@@ -156,7 +156,13 @@ def _open(
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
-            source, model.target, shapes=shapes, seed=model.seed, progress=progress
+            source,
+            model.target,
+            shapes=shapes,
+            seed=model.seed,
+            cache=model.cache,
+            database=model.database,
+            progress=progress,
         )
     return compiled.graph, {"source": source, "target": compiled.library.target}, _Placed()
 

@@ -3,17 +3,20 @@
 The verbs are modules of this package with a `command` each, imported when first asked for.
 """
 
+import contextlib
 import errno
 import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
 import hios
-from hios.errors import HiosError
+from hios.errors import HiosError, HiosWarning
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "EXIT_MISTAKE", "VERBS", "main"]
 
@@ -23,6 +26,7 @@ EXIT_BROKEN_PIPE = 141
 
 VERBS: dict[str, str] = {
     "compile": "hios_tvm.cli.compile",
+    "tune": "hios_tvm.cli.tune",
     "run": "hios_tvm.cli.run",
     "bench": "hios_tvm.cli.bench",
     "schedule": "hios_tvm.cli.schedule",
@@ -112,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Not cli.main(), which turns a broken pipe into exit code 1 by itself.
         given = sys.argv[1:] if arguments is None else list(arguments)
-        with cli.make_context("hios", given) as context:
+        with _notes(), cli.make_context("hios", given) as context:
             cli.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as done:
@@ -145,6 +149,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return _mistake(f"cannot write the results to standard output: {problem.strerror}")
     return 0
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Tell what our own parts warn of in one line each, not as a place in a source file."""
+    with warnings.catch_warnings():
+        # What runs with warnings as errors still gets it as one.
+        show = warnings.showwarning
+
+        def note(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, HiosWarning):
+                print(f"hios: note: {' '.join(str(message).split())}", file=sys.stderr)
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = note
+        yield
 
 
 def _prepare_streams() -> None:

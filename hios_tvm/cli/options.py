@@ -9,12 +9,15 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hios.defaults import DEFAULT_SCHEDULER
 from hios.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from hios_tvm.caching import CacheChoice
 
 __all__ = [
     "MachineChoice",
@@ -43,11 +46,30 @@ class MachineChoice:
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """How to read and compile a model; `shapes` as written, see `parse_shapes`."""
+    """How to read and compile a model; `shapes` as written, see `parse_shapes`.
+
+    Both `cache_dir` and `no_cache` are as given; `cache` is what they mean.
+    """
 
     shapes: tuple[str, ...]
     target: str | None
     seed: int
+    database: Path | None
+    cache_dir: Path | None
+    no_cache: bool
+
+    @property
+    def cache(self) -> "CacheChoice":
+        """Where kernels, builds and measured times are kept.
+
+        Raises
+        ------
+        InvalidOption
+            When a folder is given, and none wanted.
+        """
+        if self.no_cache and self.cache_dir is not None:
+            raise InvalidOption(f"--cache {self.cache_dir} beside --no-cache: give one of them")
+        return False if self.no_cache else self.cache_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +157,19 @@ model_options = _packed(
         show_default=True,
         help="Seed of random inputs and of weights drawn anew.",
     ),
+    click.option(
+        "--database",
+        type=click.Path(path_type=Path),
+        help="Folder of tuned kernels, from `hios tune`; each is taken where it measured faster.",
+    ),
+    click.option(
+        "--cache",
+        "cache_dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder where compiled kernels, whole builds and measured times are kept.  "
+        "[default: the user's cache folder, see `hios doctor`]",
+    ),
+    click.option("--no-cache", is_flag=True, help="Compile and measure everything now."),
 )
 
 scheduler_options = _packed(

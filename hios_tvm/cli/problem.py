@@ -39,6 +39,7 @@ from hios_tvm.report.summary import ScheduleSummary
 
 if TYPE_CHECKING:
     from hios.ir.kernels import CompiledGraph
+    from hios_tvm.caching import CacheChoice
     from hios_tvm.costing import KnownCosts
     from hios_tvm.model import Model
 
@@ -93,7 +94,7 @@ def read_problem(
             )
         return _graph_file_problem(source, machine, deciding.costs)
     kernels = _load_kernels(source, machine, model, output)
-    place, costs = measured_costs(kernels.compiled, kernels.machine, deciding, output)
+    place, costs = measured_costs(kernels.compiled, kernels.machine, deciding, output, model.cache)
     return Problem(kernels.compiled.graph, place, costs, kernels.schedule)
 
 
@@ -180,7 +181,7 @@ def open_model(
     elif kernels.schedule is not None and deciding.scheduler is None and deciding.costs is None:
         opened = Model(kernels.compiled, kernels.machine, kernels.schedule)
     else:
-        known = _known_costs(kernels.compiled, kernels.machine, deciding, output)
+        known = _known_costs(kernels.compiled, kernels.machine, deciding, output, model.cache)
         scheduler = deciding.scheduler or DEFAULT_SCHEDULER
         options = parse_settings(deciding)
         merged = None
@@ -196,6 +197,8 @@ def open_model(
                     seed=model.seed,
                     scheduler=scheduler,
                     options=options,
+                    cache=model.cache,
+                    database=model.database,
                     progress=progress,
                 )
         with progress_bar("decide", output.quiet or output.json) as progress:
@@ -215,7 +218,11 @@ def open_model(
 
 
 def measured_costs(
-    compiled: "CompiledGraph", machine: Machine, deciding: SchedulerChoice, output: OutputChoice
+    compiled: "CompiledGraph",
+    machine: Machine,
+    deciding: SchedulerChoice,
+    output: OutputChoice,
+    cache: "CacheChoice" = None,
 ) -> tuple[Machine, Costs]:
     """Return the costs that ``--costs`` names, and the machine with the links they used.
 
@@ -226,18 +233,22 @@ def measured_costs(
     HiosError
         When they are unknown or cannot be measured.
     """
-    known = _known_costs(compiled, machine, deciding, output)
+    known = _known_costs(compiled, machine, deciding, output, cache)
     return known.machine, known.costs
 
 
 def _known_costs(
-    compiled: "CompiledGraph", machine: Machine, deciding: SchedulerChoice, output: OutputChoice
+    compiled: "CompiledGraph",
+    machine: Machine,
+    deciding: SchedulerChoice,
+    output: OutputChoice,
+    cache: "CacheChoice",
 ) -> "KnownCosts":
     from hios_tvm.costing import is_here, resolve_costs
 
     kind = deciding.costs or ("profile" if is_here(machine) else "analytic")
     with progress_bar("measure", output.quiet or output.json) as progress:
-        return resolve_costs(kind, compiled, machine, progress=progress)
+        return resolve_costs(kind, compiled, machine, cache=cache, progress=progress)
 
 
 def _load_kernels(
@@ -264,6 +275,8 @@ def _load_kernels(
             machine=place,
             shapes=shapes,
             seed=model.seed,
+            cache=model.cache,
+            database=model.database,
             progress=progress,
         )
     return _Kernels(compiled, place, None)

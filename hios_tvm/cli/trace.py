@@ -75,7 +75,7 @@ def command(
         measured = opened.profile(runs=runs, inputs=random_inputs(opened.graph, model.seed))
         place, costs = opened.machine, opened.costs
         if costs is None:
-            place, costs = measured_costs(opened.compiled, place, deciding, output)
+            place, costs = measured_costs(opened.compiled, place, deciding, output, model.cache)
     summary = summarise(opened.graph, place, costs, opened.schedule)
     timelines = [summary.timeline, measured]
     for path in paths:
