@@ -1,10 +1,8 @@
 """What a comparison says, as plain data: the JSON of `hios compare`, with its schema.
 
-The published schema (``hios_tvm/schemas/comparison.schema.json``) is made of these classes; a
-test holds both together.
+The published schemas (``hios_tvm/schemas``) are made of these classes; a test holds both together.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,7 +16,7 @@ __all__ = [
     "HostFacts",
     "InputFacts",
     "Verdict",
-    "comparison_schema",
+    "json_schema",
 ]
 
 FORMAT = 1
@@ -125,11 +123,19 @@ class ComparisonResult:
         return sorted(rows, key=lambda row: row.median_us or 0.0)
 
 
-def comparison_schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of `ComparisonResult`."""
-    made = msgspec.json.schema(ComparisonResult)
-    return {
+def json_schema(kind: type[Any], title: str) -> bytes:
+    """Return the JSON Schema (2020-12) of a result, as it is published.
+
+    Parameters
+    ----------
+    kind
+        `ComparisonResult`, or another class of results.
+    title
+        What prints it.
+    """
+    made = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "hios compare --json",
-        **json.loads(json.dumps(made)),
+        "title": title,
+        **msgspec.json.schema(kind),
     }
+    return msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n"

@@ -42,14 +42,10 @@ def find_meter(kind: str, powercap: Path = POWERCAP) -> EnergyMeter | None:
 
 
 def _packages(powercap: Path) -> EnergyMeter | None:
-    zones = []
-    for folder in sorted(powercap.glob("*-rapl:*")):
-        # intel-rapl:0 is a package (AMD's too); intel-rapl:0:0 is a part of it.
-        if folder.name.count(":") == 1 and (folder / "energy_uj").is_file():
-            zones.append(_Zone(folder))
+    # intel-rapl:0 is a package (AMD's too); intel-rapl:0:0 is a part of it.
+    folders = [path for path in sorted(powercap.glob("*-rapl:*")) if path.name.count(":") == 1]
     try:
-        for zone in zones:
-            zone.read_j()
+        zones = [_Zone(folder) for folder in folders]
     except (OSError, ValueError):  # readable by root alone on most systems
         return None
     if not zones:

@@ -183,7 +183,7 @@ def _tell(
     terminal = console()
     terminal.print(tables.comparison_table(result))
     for line in (*tables.verdict_lines(result), "", *tables.facts(result)):
-        terminal.print(line, markup=False)
+        terminal.print(line, markup=False, soft_wrap=True)
 
 
 def _command_line() -> str:

@@ -127,4 +127,5 @@ def _tell(result: SweepResult, destination: Destination, output: OutputChoice) -
                 terminal.print(
                     f"schedule for {dict(row.decided_for)} at {dict(row.run_at)}: {row.reason}",
                     markup=False,
+                    soft_wrap=True,
                 )

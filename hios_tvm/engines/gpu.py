@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from functools import cache
 
-__all__ = ["lacks_nvidia_gpu"]
+__all__ = ["first_lack", "lacks_nvidia_gpu"]
 
 _TIMEOUT_S = 20
 
@@ -24,3 +24,17 @@ def lacks_nvidia_gpu() -> str | None:
     if answer.returncode != 0 or "GPU 0" not in answer.stdout:
         return "an NVIDIA driver but no GPU that answers; see `hios doctor`"
     return None
+
+
+def first_lack(package: str | None) -> str | None:
+    """Return what an engine on a GPU lacks: the GPU and, in the same breath, its package.
+
+    Parameters
+    ----------
+    package
+        What `hios_tvm.engines.protocol.needs` says of the package.
+    """
+    gpu = lacks_nvidia_gpu()
+    if gpu is not None and package is not None:
+        return f"{gpu}; besides, {package}"
+    return gpu or package

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from hios.errors import MissingDependency
-from hios_tvm.engines.gpu import lacks_nvidia_gpu
+from hios_tvm.engines.gpu import first_lack
 from hios_tvm.engines.protocol import Arrays, Contender, Engine, Precision, needs
 from hios_tvm.engines.subject import Subject
 
@@ -131,7 +131,8 @@ def gpu_session(kind: str) -> Contender:
     )
 
     def absence(subject: Subject) -> str | None:
-        if (reason := lacks_nvidia_gpu() or _absence(subject)) is not None:
+        package = needs("onnxruntime", "onnxruntime-gpu")
+        if (reason := first_lack(package) or subject.lacks_onnx()) is not None:
             return reason
         import onnxruntime
 

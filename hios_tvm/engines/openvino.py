@@ -72,7 +72,7 @@ def openvino_cpu(threads: int | None) -> Contender:
         return OpenVino(subject.require_onnx(), threads or len(subject.cores), subject.shapes)
 
     return Contender(
-        key="openvino" + ("" if threads == 1 else "-all"),
+        key=f"openvino-{threads or 'all'}",
         family=FAMILY,
         label="OpenVINO (" + ("1 thread)" if threads == 1 else "all cores)"),
         settings="latency hint, float32",

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hios_tvm.engines.gpu import lacks_nvidia_gpu
+from hios_tvm.engines.gpu import first_lack
 from hios_tvm.engines.protocol import Arrays, Contender, Engine, needs
 from hios_tvm.engines.subject import Subject
 
@@ -144,7 +144,7 @@ def pytorch(mode: str, threads: int | None) -> Contender:
     def absence(subject: Subject) -> str | None:
         reason = needs("torch", "torch")
         if is_cuda:
-            reason = lacks_nvidia_gpu() or reason
+            reason = first_lack(reason)
         if reason is not None:
             return reason
         if is_cuda:

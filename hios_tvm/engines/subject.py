@@ -127,7 +127,7 @@ class Subject:
             from hios_tvm.api import pipeline
             from relay_passes.virtual_machine import compile_executable
 
-            # Any scheduler: the kernels are the same, and the virtual machine runs in its own order.
+            # Any scheduler: the kernels are the same, and the VM runs in its own order.
             passes: Any = "default"
             if kernels == "ours":
                 passes = pipeline(machine=self.machine, scheduler="sequential")

@@ -12,7 +12,7 @@ import numpy as np
 
 from hios.errors import ExecutionError, UnsupportedModel
 from hios.ir.serial import write_bytes
-from hios_tvm.engines.gpu import lacks_nvidia_gpu
+from hios_tvm.engines.gpu import first_lack
 from hios_tvm.engines.protocol import Arrays, Contender, Engine, Precision, needs
 from hios_tvm.engines.subject import Subject
 
@@ -169,9 +169,7 @@ def tensorrt(precision: Precision) -> Contender:
 
     def absence(subject: Subject) -> str | None:
         return (
-            lacks_nvidia_gpu()
-            or needs("tensorrt", "tensorrt")
-            or needs("cuda.bindings", "cuda-bindings")
+            first_lack(needs("tensorrt", "tensorrt") or needs("cuda.bindings", "cuda-bindings"))
             or (needs("onnxruntime", "onnxruntime") if precision == "fp16" else None)
             or subject.lacks_onnx()
         )
