@@ -39,8 +39,9 @@ class OnnxRuntime:
 
     Notes
     -----
-    Its threads spin while a run lasts, as by default, and are told to stop at its end
-    (``session.force_spinning_stop``): the next engine that is timed needs the cores.
+    Its threads spin, as by default: without spinning, or told to stop at the end of each run
+    (``session.force_spinning_stop``), it is up to twice as slow (docs/comparing.md). They go on
+    for some milliseconds after a run: whoever times another engine next must wait for that.
     """
 
     def __init__(
@@ -63,7 +64,6 @@ class OnnxRuntime:
         options.log_severity_level = 3
         if inter_threads > 1:
             options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=list(providers)
         )
@@ -158,7 +158,7 @@ def gpu_session(kind: str) -> Contender:
     )
 
 
-_SPINNING = "spins in a run, not after it"
+_SPINNING = "spins as by default"
 
 
 def _mode(intra_threads: int, inter_threads: int) -> str:
