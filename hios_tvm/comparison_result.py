@@ -36,12 +36,16 @@ class InputFacts:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """Where it was measured: processor, cores used, system, and versions by package."""
+    """Where it was measured: processor, its vector extensions, cores used, versions by package.
+
+    Virtual machines call many processors by one name; the extensions tell them apart.
+    """
 
     cpu: str
     cores: tuple[int, ...]
     system: str
     python: str
+    vectors: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
 import hios
-from graph_executor.host import cpu_name
+from graph_executor.host import cpu_name, host_features
 from hios.errors import ExecutionError, InvalidOption
 from hios.statistics import ratio_of_medians
 from hios_tvm.comparison import Row, compare_engines
@@ -155,7 +156,10 @@ def hold_contest(
     )
 
 
-def relative_error(found: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
+Outputs = Sequence[np.ndarray[Any, np.dtype[Any]]]
+
+
+def relative_error(found: Outputs, wanted: Outputs) -> float:
     """Return ‖out − ref‖ / ‖ref‖ over all outputs; infinite where shapes differ or NaN is found."""
     ours = [np.asarray(out, np.float64) for out in found]
     theirs = [np.asarray(out, np.float64) for out in wanted]
@@ -289,6 +293,7 @@ def _host(subject: Subject) -> HostFacts:
             continue
     return HostFacts(
         cpu=cpu_name(),
+        vectors=tuple(sorted(host_features() or ())),
         cores=subject.cores,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),

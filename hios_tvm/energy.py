@@ -82,7 +82,8 @@ def _gpus() -> EnergyMeter | None:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
 
         def read_j() -> float:
-            return sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(h) for h in handles) / 1e3
+            millijoules = sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(h) for h in handles)
+            return float(millijoules) / 1e3
 
         read_j()
     except pynvml.NVMLError:

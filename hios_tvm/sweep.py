@@ -220,8 +220,7 @@ def run_sweep(
     for index, point in enumerate(points):
         if _find(current, point) is None:
             report(describe(point), index / steps)
-            done = compare(point)
-            current = replace(current, points=(*current.points, done))
+            current = replace(current, points=(*current.points, compare(point)))
             _save(current, state)
     ordered = tuple(done for point in points if (done := _find(current, point)) is not None)
     current = replace(current, points=ordered)

@@ -67,7 +67,7 @@ def markdown(result: ComparisonResult) -> str:
         f"## {result.model}",
         "",
         (
-            f"{result.operators} operators, {_cores(result)}; {result.host.cpu}, "
+            f"{result.operators} operators, {_cores(result)}; {_host(result)}, "
             f"{result.host.system}, {result.date}. Speed-up over {_name(result, result.baseline)}, "
             "with its 90 % bootstrap interval; all engines took turns in one process."
         ),
@@ -99,7 +99,7 @@ def _cells(result: ComparisonResult) -> list[tuple[str, ...]]:
         cells = [
             row.name if row.precision == "fp32" else f"{row.name}, {row.precision}",
             format_us(row.median_us),
-            f"{format_us(row.p10_us or 0.0)} – {format_us(row.p90_us or 0.0)}",
+            _range(row.p10_us or 0.0, row.p90_us or 0.0),
             format_us(row.p99_us or 0.0),
             str(row.runs),
             f"{row.speedup:.2f}× ({row.speedup_low:.2f}–{row.speedup_high:.2f})",
@@ -109,6 +109,13 @@ def _cells(result: ComparisonResult) -> list[tuple[str, ...]]:
             cells.append(_DASH if row.energy_j is None else f"{1e3 * row.energy_j:.1f} mJ")
         table.append(tuple(cells))
     return table
+
+
+def _range(low_us: float, high_us: float) -> str:
+    """Write both ends in the unit of the higher one."""
+    value, unit = format_us(high_us).split()
+    scale = high_us / float(value) if high_us > 0 else 1.0
+    return f"{low_us / scale:.2f}–{value} {unit}"
 
 
 def _error(row: EngineRow) -> str:
@@ -128,6 +135,15 @@ def _sentence(result: ComparisonResult, verdict: Verdict) -> str:
 def _name(result: ComparisonResult, key: str) -> str:
     row = result.row(key)
     return key if row is None else row.name
+
+
+def _host(result: ComparisonResult) -> str:
+    vectors = result.host.vectors
+    widest = next((name for name in _WIDEST_FIRST if name in vectors), "")
+    return f"{result.host.cpu} ({widest})" if widest else result.host.cpu
+
+
+_WIDEST_FIRST = ("avx512f", "avx2", "avx")
 
 
 def _cores(result: ComparisonResult) -> str:

@@ -83,7 +83,7 @@ def test_a_result_validates_and_a_spoilt_one_does_not() -> None:
 
 def test_tables_tell_times_absences_and_wrong_answers() -> None:
     text = markdown(result())
-    assert "| engine build | 2.00 µs | 1.00 µs – 3.00 µs | 4.00 µs |" in text
+    assert "| engine build | 2.00 µs | 1.00–3.00 µs | 4.00 µs |" in text
     assert "not here: engine torch-eager-1: torch is not installed" in text
     assert "WRONG: engine openvino-1 differs from engine ort-1 by ∞" in text
     assert "$ hios compare m" in text
