@@ -148,7 +148,7 @@ def _average_pool(emit: _Emit, x: _Lazy, a: Attributes) -> Any:
     half = pads[: len(kernel)]
     if half != pads[len(kernel) :] or any(p > k // 2 for p, k in zip(half, kernel, strict=True)):
         if not counts:
-            raise UnsupportedModel("AveragePool with uneven padding has no counterpart in PyTorch")
+            return _uneven_average(emit, data, a)
         data, half = _padded(emit, data, a, len(kernel), 0.0, most=[k // 2 for k in kernel])
     return emit.call(
         _pooling(emit, "avg_pool", len(kernel)),
@@ -159,6 +159,19 @@ def _average_pool(emit: _Emit, x: _Lazy, a: Attributes) -> Any:
         bool(a.get("ceil_mode", 0)),
         counts,
     )
+
+
+def _uneven_average(emit: _Emit, data: Any, a: Attributes) -> Any:
+    """Divide each sum by how many elements it has: PyTorch pads both ends alike only."""
+    rank = len(a["kernel_shape"])
+    zeros = [0] * rank
+    settings = (a["kernel_shape"], a.get("strides", [1] * rank), zeros, bool(a.get("ceil_mode", 0)))
+    ones = emit.call(emit.torch.ones_like, data)
+    means = []
+    for part in (data, ones):
+        padded, _ = _padded(emit, part, a, rank, 0.0, most=zeros)
+        means.append(emit.call(_pooling(emit, "avg_pool", rank), padded, *settings))
+    return emit.call(emit.torch.div, *means)
 
 
 def _pooling(emit: _Emit, kind: str, rank: int) -> Any:
@@ -261,13 +274,15 @@ def _slice(emit: _Emit, x: _Lazy, a: Attributes) -> Any:
 
 
 def _resize(emit: _Emit, x: _Lazy, a: Attributes) -> Any:
-    mode = a.get("mode", b"nearest")
-    rounds = a.get("nearest_mode", b"round_prefer_floor")
-    where = a.get("coordinate_transformation_mode", b"half_pixel")
-    scales = emit.constants.get(x.names[2]) if len(x) > 2 else None
-    if mode != b"nearest" or where != b"asymmetric" or rounds != b"floor" or scales is None:
-        raise UnsupportedModel("Resize other than nearest, asymmetric, floor, by scales")
-    return emit.call(emit.nn.interpolate, x[0], None, [float(s) for s in scales[2:]], "nearest")
+    # PyTorch's nearest takes the pixel at floor(place × in / out), as ONNX's asymmetric floor.
+    known = (b"nearest", b"asymmetric", b"floor")
+    keys = ("mode", "coordinate_transformation_mode", "nearest_mode")
+    if tuple(a.get(key) for key in keys) != known:
+        raise UnsupportedModel("Resize other than nearest, asymmetric, floor has no counterpart")
+    if len(x) > 3 and x.names[3]:
+        return emit.call(emit.nn.interpolate, x[0], emit.numbers(x.names[3])[2:], None, "nearest")
+    scales = [float(scale) for scale in emit.constants[x.names[2]][2:]]
+    return emit.call(emit.nn.interpolate, x[0], None, scales, "nearest")
 
 
 def _sum(emit: _Emit, x: _Lazy, _a: Attributes) -> Any:

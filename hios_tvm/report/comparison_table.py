@@ -26,7 +26,11 @@ def comparison_table(result: ComparisonResult) -> "Table":
 
 def facts(result: ComparisonResult) -> list[str]:
     """Return what a reader must know beside the table, a line each: absences, precision, notes."""
-    lines = [f"not here: {row.name}: {row.remedy}" for row in result.rows if row.status == "absent"]
+    missing: dict[str, list[str]] = {}
+    for row in result.rows:
+        if row.status == "absent":
+            missing.setdefault(row.remedy or "", []).append(row.name)
+    lines = [f"not here: {', '.join(names)}: {remedy}" for remedy, names in missing.items()]
     lines += [
         f"WRONG: {row.name} differs from {_name(result, result.reference)} by "
         f"{_error(row)}, allowed {row.tolerance:g}"
