@@ -120,9 +120,9 @@ def command(
             costs=costs,
         )
 
-    def contest(setting: Setting, progress: Progress | None) -> "ComparisonResult":
+    def contest(subject: Subject, progress: Progress | None) -> "ComparisonResult":
         return hold_contest(
-            subject_of(setting), contenders, options, command=_command_line(), progress=progress
+            subject, contenders, options, command=_command_line(), progress=progress
         )
 
     if sweep:
@@ -135,7 +135,7 @@ def command(
         raise InvalidOption("--specialise and --state belong to a sweep; add --sweep AXIS=LIST")
     else:
         with progress_bar("compare", output.quiet or output.json) as progress:
-            result = contest(base, progress)
+            result = contest(subject_of(base), progress)
         results = [result]
         if out is not None:
             write_bytes(out, encode_json(result, indent=2))

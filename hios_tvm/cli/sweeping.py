@@ -52,7 +52,7 @@ class Destination:
 def run(
     sweep: Sweep,
     subject_of: Callable[[Setting], Subject],
-    contest: Callable[[Setting, Progress | None], ComparisonResult],
+    contest: Callable[[Subject, Progress | None], ComparisonResult],
     seed: int,
     destination: Destination,
     output: OutputChoice,
@@ -66,9 +66,9 @@ def run(
     scheduler = sweep.specialise
 
     def compare(point: Point) -> SweepPoint:
-        setting = settings[point]
-        result = contest(setting, None)
-        schedule = "" if scheduler is None else decide_schedule(subject_of(setting), scheduler)
+        subject = subject_of(settings[point])
+        result = contest(subject, None)
+        schedule = "" if scheduler is None else decide_schedule(subject, scheduler)
         return SweepPoint(dict(point), result, schedule)
 
     def elsewhere(done: Sequence[SweepPoint], here: Point) -> list[SpecialisationRow]:
