@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from benchmarks import spinning
 from benchmarks.compare import SuiteResult
 from benchmarks.simulate import read_study, sweep_table
 from hios.errors import InvalidOption
@@ -127,6 +128,7 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     "schedulers_light": ("schedulers_light.json", _of_json(schedulers)),
     "schedulers_zoo": ("schedulers_zoo.json", _of_json(schedulers)),
     "compare_cpu": ("compare_cpu.json", compared),
+    "spinning": ("spinning.json", _of_json(spinning.table)),
     **{
         f"study_{sweep}": ("simulate_study.csv", _of_study(sweep))
         for sweep in ("gpus", "operators", "edges", "layers", "ratio")

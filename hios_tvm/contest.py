@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ def hold_contest(
     """
     chosen = options or ContestOptions()
     report = progress or (lambda _what, _done: None)
+    report(f"compile {subject.name}", 0.0)
     inputs = subject.inputs  # compiles: a mistake of the user's ends here, not as absent rows
     absent: dict[str, str] = {}
     opened: list[tuple[Contender, Engine]] = []
@@ -112,6 +114,14 @@ def hold_contest(
         baseline = _baseline(keys, chosen.baseline, absent)
         meter = find_meter(subject.machine.devices[0].kind)
         repeat = chosen.repeat or (30 if chosen.budget_s is None else 30_000)
+        started = time.perf_counter()
+
+        def told(done: int, total: int) -> None:
+            spent = time.perf_counter() - started
+            by_time = 0.0 if chosen.budget_s is None else spent / chosen.budget_s
+            fraction = min(1.0, max(done / total, by_time))
+            report(f"round {done}", _OPENING + (1 - _OPENING) * fraction)
+
         comparison = compare_engines(
             [engine for _, engine in opened],
             inputs,
@@ -123,9 +133,7 @@ def hold_contest(
             slow_s=chosen.slow_s,
             settle=settle,
             meter=meter,
-            progress=lambda done, total: report(
-                f"round {done}", _OPENING + (1 - _OPENING) * done / total
-            ),
+            progress=told,
         )
     measured = {
         contender.key: _measured(contender, row, error)

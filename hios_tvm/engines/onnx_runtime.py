@@ -1,6 +1,6 @@
 """ONNX Runtime: on the CPU sequential or with its parallel mode, on a GPU through providers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class OnnxRuntime:
         Execution providers with their options, most wanted first.
     label
         Row label; by default the mode.
+    settings
+        Entries of the session's configuration.
 
     Raises
     ------
@@ -40,8 +42,8 @@ class OnnxRuntime:
     Notes
     -----
     Its threads spin, as by default: without spinning, or told to stop at the end of each run
-    (``session.force_spinning_stop``), it is up to twice as slow (docs/comparing.md). They go on
-    for some milliseconds after a run: whoever times another engine next must wait for that.
+    (``session.force_spinning_stop``), it is slower (docs/comparing.md). They go on for some
+    milliseconds after a run: whoever times another engine next must wait for that.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class OnnxRuntime:
         inter_threads: int = 1,
         providers: Sequence[Any] = (CPU,),
         label: str = "",
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         try:
             import onnxruntime
@@ -64,6 +67,8 @@ class OnnxRuntime:
         options.log_severity_level = 3
         if inter_threads > 1:
             options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
+        for key, value in (settings or {}).items():
+            options.add_session_config_entry(key, value)
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=list(providers)
         )

@@ -30,7 +30,7 @@ def facts(result: ComparisonResult) -> list[str]:
     for row in result.rows:
         if row.status == "absent":
             missing.setdefault(row.remedy or "", []).append(row.name)
-    lines = [f"not here: {', '.join(names)}: {remedy}" for remedy, names in missing.items()]
+    lines = [f"not here: {'; '.join(names)}: {remedy}" for remedy, names in missing.items()]
     lines += [
         f"WRONG: {row.name} differs from {_name(result, result.reference)} by "
         f"{_error(row)}, allowed {row.tolerance:g}"

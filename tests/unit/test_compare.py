@@ -8,9 +8,13 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from command_line import runner, small_network
 
 import hios_tvm
+from benchmarks import compare
+from benchmarks.figures import suite_bars
+from benchmarks.tables import compared
 from hios.errors import ExecutionError, InvalidOption
 from hios.ir import DeviceId, Placement, Schedule
 from hios.ir.presets import cpu_machine
@@ -151,7 +155,7 @@ def test_the_verb_writes_json_markdown_and_a_picture(hios, path, tmp_path):
     chosen = ("--engines", "sequential,ort-1,tensorrt", "--budget", "0.2s", "--devices", "2")
     code, text, errors = hios("compare", path, *chosen, "--baseline", "ort-1", *files)
     assert (code, errors) == (0, "")
-    assert "not here: TensorRT (fp32), TensorRT (tf32), TensorRT (fp16):" in text
+    assert "not here: TensorRT (fp32); TensorRT (tf32); TensorRT (fp16):" in text
     told = json.loads(out.read_bytes())
     schema("comparison").validate(told)
     assert told["baseline"] == "ort-1"
@@ -210,6 +214,38 @@ def test_open_dimensions_are_swept(hios, tmp_path):
     told = json.loads(hios("compare", open_batch, "--sweep", "batch=1,3", *how)[1])
     shapes = [done["result"]["inputs"][0]["shape"] for done in told["points"]]
     assert shapes == [[1, 3, 16, 16], [3, 3, 16, 16]]
+
+
+def test_a_suite_goes_on_and_becomes_a_table_and_a_picture(path, tmp_path, monkeypatch):
+    other = tmp_path / "other.onnx"
+    onnx.save(small_network(), other)
+    out = tmp_path / "suite.json"
+    arguments = ["--models", f"{path},{other}", "--engines", "build,ort-1,ort-parallel"]
+    arguments += ["--budget", "0.1", "--out", str(out)]
+    held = []
+
+    def stops_at_the_second(subject, *rest, **more):
+        held.append(subject.name)
+        if len(held) == 2:
+            raise KeyboardInterrupt
+        return hold_contest(subject, *rest, **more)
+
+    monkeypatch.setattr(compare, "hold_contest", stops_at_the_second)
+    monkeypatch.setattr("sys.argv", ["compare", *arguments])
+    assert CliRunner().invoke(compare.main, arguments).exit_code != 0
+    done = CliRunner().invoke(compare.main, arguments)
+    assert done.exit_code == 0, done.output
+    assert held == [str(path), str(other), str(other)]
+    assert "build against ort-parallel" in done.output
+    told = json.loads(out.read_bytes())
+    for network in told["networks"]:
+        schema("comparison").validate(network)
+    assert [mean["rival"] for mean in told["means"]] == ["ort-parallel", "ort, best mode"]
+    table = compared(out)
+    assert f"| {other} | " in table
+    assert "geometric mean" in table
+    suite_bars(out, tmp_path / "bars.png", {"Source": "here"})
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
