@@ -2,6 +2,7 @@
 # the environment is made on the first call and again when pyproject.toml has changed.
 #
 #     make run         the main job: compile, schedule, run, verify and compare one network
+#     make figures     rebuild the tables and pictures of the docs from benchmarks/results
 #     make test        formatting, types, layers and all tests
 #     make test-full   the large networks as well
 #     make torch-test  the PyTorch door, in an environment of its own
@@ -29,11 +30,11 @@ ARGS ?=
 
 export PYTHON
 
-.PHONY: help run test test-full torch-test relay-env relay-test relay-test-full gpu-test \
+.PHONY: help run figures test test-full torch-test relay-env relay-test relay-test-full gpu-test \
 	gpu-bundle lint clean
 
 help:
-	@sed -n '4,17s/^# \{0,1\}//p' Makefile
+	@sed -n '4,18s/^# \{0,1\}//p' Makefile
 
 $(VENV)/.ready: pyproject.toml tools/venv.sh
 	@tools/venv.sh $(VENV) --editable '.[dev]'
@@ -49,6 +50,10 @@ $(RELAY_VENV)/.ready: pyproject.toml tools/relay_venv.sh tools/relay_env.sh tool
 
 run: $(VENV)/.ready
 	@$(BIN)/python -m benchmarks.main_job $(ARGS)
+
+figures: $(VENV)/.ready
+	@$(BIN)/python -m benchmarks.tables
+	@$(BIN)/python -m benchmarks.figures
 
 lint: $(VENV)/.ready
 	@$(STEP) '[1/6] ruff check' $(BIN)/ruff check --quiet .

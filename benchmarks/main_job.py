@@ -34,6 +34,7 @@ from hios_tvm.engines.protocol import Arrays, Engine
 from hios_tvm.engines.tvm_vm import TvmVirtualMachine
 from hios_tvm.report.gantt import draw_gantt
 from hios_tvm.report.trace import write_trace
+from hios_tvm.settling import settle
 from hios_tvm.sources import compile_model, resolve_model
 
 
@@ -103,6 +104,7 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
             warmup=2,
             repeat=repeat,
             budget_s=budget,
+            settle=settle,
             progress=lambda done, total: progress(
                 "compare, interleaved", 0.55 + 0.4 * done / total
             ),

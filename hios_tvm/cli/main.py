@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "bench": "hios_tvm.cli.bench",
     "schedule": "hios_tvm.cli.schedule",
     "simulate": "hios_tvm.cli.simulate",
+    "compare": "hios_tvm.cli.compare",
     "inspect": "hios_tvm.cli.inspect",
     "trace": "hios_tvm.cli.trace",
     "models": "hios_tvm.cli.models",
