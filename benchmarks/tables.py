@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from benchmarks import spinning
+from benchmarks import cost_model_tables, spinning
 from benchmarks.compare import SuiteResult
 from benchmarks.simulate import read_study, sweep_table
 from hios.errors import InvalidOption
@@ -183,6 +183,10 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     "kernels": ("kernels.json", _of_json(kernels)),
     "cuda_kernels": ("cuda_kernels.json", _of_json(cuda_kernels)),
     "compare_cpu": ("compare_cpu.json", compared),
+    **{
+        name: (f"{cost_model_tables.RESULT_OF.get(name, name)}.json", _of_json(make))
+        for name, make in cost_model_tables.TABLES.items()
+    },
     "spinning": ("spinning.json", _of_json(spinning.table)),
     **{
         f"study_{sweep}": ("simulate_study.csv", _of_study(sweep))

@@ -34,6 +34,7 @@ def build(
     scheduler: str = DEFAULT_SCHEDULER,
     options: Mapping[str, object] | None = None,
     costs: str | PathLike[str] | Costs = "profile",
+    cost_model: str | PathLike[str] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     select: bool = True,
     merge: bool | None = None,
@@ -57,8 +58,12 @@ def build(
     scheduler, options
         Name and options of the algorithm.
     costs
-        ``profile`` measures every distinct operator alone (cached on disk), ``analytic``
-        estimates; or a JSON file of costs, or an object.
+        ``profile`` measures every distinct operator alone (cached on disk), ``learned`` does
+        too and predicts what concurrent ones cost, ``analytic`` estimates; or a JSON file of
+        costs, or an object.
+    cost_model
+        File of a trained model for ``learned``; None: the one that comes with hios-tvm for
+        this kind of device.
     shapes
         Shapes of inputs with dynamic dimensions, by name.
     select
@@ -69,7 +74,8 @@ def build(
     merge
         Merge convolutions of one input where that is predicted, and with `select` measured,
         to be faster; the numbers stay the same up to rounding. None: only with the scheduler
-        ``ios``, of whose algorithm it is a part. Needs costs ``profile`` or ``analytic``.
+        ``ios``, of whose algorithm it is a part. Needs costs ``profile``, ``learned`` or
+        ``analytic``.
     cache
         Folder of compiled kernels, whole builds and measured times; None: the user's cache
         folder; False: everything is compiled and measured now, and nothing kept.
@@ -99,7 +105,9 @@ def build(
         cache=cache,
         database=database,
     )
-    known = resolve_costs(costs, compiled, place, cache=cache, progress=progress)
+    known = resolve_costs(
+        costs, compiled, place, cost_model=cost_model, cache=cache, progress=progress
+    )
     merged = None
     if wants_merges(merge, scheduler, model, known):
         merged = merge_by_cost(

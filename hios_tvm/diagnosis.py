@@ -99,6 +99,7 @@ def diagnose(cache_folder: Path) -> list[Finding]:
     findings += [
         _torch(),
         _host_cpu(),
+        _cost_model(),
         _memory(),
         _compiler(),
         *diagnose_cuda(),
@@ -197,6 +198,19 @@ def _host_cpu() -> Finding:
     usable = ", ".join(str(core) for core in cores) if len(cores) <= 16 else f"{len(cores)} cores"
     detail = f"{_cpu_name()}: {len(cores)} of {os.cpu_count()} cores usable ({usable})"
     return Finding("CPU", "ok", detail)
+
+
+def _cost_model() -> Finding:
+    """Say which of the models that come with the package predicts this CPU, and how old it is."""
+    collect = "hios collect --train MODEL.ubj, then --costs learned --model MODEL.ubj"
+    from cost_model.shipped import describe_shipped
+    from hios.errors import HiosError
+
+    try:
+        told = describe_shipped("cpu", _cpu_name(), len(available_cores()), "llvm")
+    except HiosError as problem:
+        return Finding("cost model", "absent", str(problem), collect)
+    return Finding("cost model", "ok", told)
 
 
 def _memory() -> Finding:

@@ -76,6 +76,7 @@ class ModelChoice:
 class SchedulerChoice:
     """How to decide: the algorithm and its options, its costs, or a schedule decided before.
 
+    `cost_model` is the file of a learned model.
     `merge` asks for merged convolutions; None leaves it to the scheduler.
     """
 
@@ -84,6 +85,7 @@ class SchedulerChoice:
     budget: float | None
     option: tuple[str, ...]
     costs: str | None
+    cost_model: Path | None
     merge: bool | None
     load_schedule: Path | None
     save_schedule: Path | None
@@ -202,8 +204,17 @@ scheduler_options = _packed(
     click.option(
         "--costs",
         metavar="KIND|FILE",
-        help="Where times come from: profile (measure here), analytic (estimate), or a JSON "
-        "file.  [default: profile on this host, analytic for --machine]",
+        help="Where times come from: profile (measure here), learned (measure operators alone, "
+        "predict the rest), analytic (estimate), or a JSON file.  [default: profile on this host, "
+        "analytic for --machine; learned with --model]",
+    ),
+    click.option(
+        "--model",
+        "cost_model",
+        type=click.Path(path_type=Path),
+        metavar="FILE.ubj",
+        help="The learned cost model, as `hios train` writes it.  [default: the one that comes "
+        "with hios-tvm for this kind of device]",
     ),
     click.option(
         "--merge/--no-merge",

@@ -92,6 +92,10 @@ def read_problem(
                 f"--shapes and --target are for models; {source!r} is a graph file, which has "
                 "no kernels"
             )
+        if deciding.cost_model is not None:
+            raise InvalidOption(
+                f"--model is for models; {source!r} is a graph file, which brings its own times"
+            )
         return _graph_file_problem(source, machine, deciding.costs)
     kernels = _load_kernels(source, machine, model, output)
     place, costs = measured_costs(kernels.compiled, kernels.machine, deciding, output, model.cache)
@@ -178,7 +182,7 @@ def open_model(
         _refuse_both(deciding)
         schedule = _load_schedule(deciding.load_schedule, kernels.compiled.graph, kernels.machine)
         opened = Model(kernels.compiled, kernels.machine, schedule)
-    elif kernels.schedule is not None and deciding.scheduler is None and deciding.costs is None:
+    elif kernels.schedule is not None and not _decides_anew(deciding):
         opened = Model(kernels.compiled, kernels.machine, kernels.schedule)
     else:
         known = _known_costs(kernels.compiled, kernels.machine, deciding, output, model.cache)
@@ -247,8 +251,17 @@ def _known_costs(
     from hios_tvm.costing import is_here, resolve_costs
 
     kind = deciding.costs or ("profile" if is_here(machine) else "analytic")
+    if deciding.costs is None and deciding.cost_model is not None:
+        kind = "learned"
     with progress_bar("measure", output.quiet or output.json) as progress:
-        return resolve_costs(kind, compiled, machine, cache=cache, progress=progress)
+        return resolve_costs(
+            kind,
+            compiled,
+            machine,
+            cost_model=deciding.cost_model,
+            cache=cache,
+            progress=progress,
+        )
 
 
 def _load_kernels(
@@ -280,6 +293,10 @@ def _load_kernels(
             progress=progress,
         )
     return _Kernels(compiled, place, None)
+
+
+def _decides_anew(choice: SchedulerChoice) -> bool:
+    return any(given is not None for given in (choice.scheduler, choice.costs, choice.cost_model))
 
 
 def _refuse_both(choice: SchedulerChoice) -> None:
