@@ -254,7 +254,7 @@ def _endings(
     """Yield random endings for ever; nothing where no state has two groups to run at once."""
     rng = random.Random(seed + 1)
     rank = {op: place for place, op in enumerate(structure.order)}
-    misses = 0
+    misses = 0 if structure.order else options.patience
     while misses < options.patience:
         state = _random_state(structure, rng)
         chains = _random_ending(structure, state, rng, options)

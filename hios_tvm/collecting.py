@@ -13,6 +13,7 @@ from typing import Self
 
 from cost_model.candidates import (
     Chains,
+    Identity,
     Uncertainty,
     candidate_groups,
     identity_of,
@@ -325,11 +326,11 @@ def _jobs(
         chosen = most_uncertain(groups, uncertainty(number), share * _POOL, share * 2)
         return itertools.chain(chosen, groups)
 
-    named = [
-        ((identity_of(graph, chains), chains) for chains in offers(number))
-        for number, graph in enumerate(graphs)
-    ]
-    return (Job(number, chains) for number, chains in take_turns(named))
+    def named(number: int) -> Iterator[tuple[Identity, Chains]]:
+        return ((identity_of(graphs[number], chains), chains) for chains in offers(number))
+
+    turns = take_turns([named(number) for number in range(len(graphs))])
+    return (Job(number, chains) for number, chains in turns)
 
 
 def _lanes(
