@@ -29,6 +29,7 @@ VERBS: dict[str, str] = {
     "simulate": "hios_tvm.cli.simulate",
     "inspect": "hios_tvm.cli.inspect",
     "trace": "hios_tvm.cli.trace",
+    "report": "hios_tvm.cli.report",
     "models": "hios_tvm.cli.models",
     "doctor": "hios_tvm.cli.doctor",
 }
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Not cli.main(), which turns a broken pipe into exit code 1 by itself.
         given = sys.argv[1:] if arguments is None else list(arguments)
-        with cli.make_context("hios", given) as context:
+        with cli.make_context("hios", list(given), obj=tuple(given)) as context:
             cli.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as done:

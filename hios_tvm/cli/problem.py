@@ -42,7 +42,15 @@ if TYPE_CHECKING:
     from hios_tvm.costing import KnownCosts
     from hios_tvm.model import Model
 
-__all__ = ["Problem", "decide", "measured_costs", "open_model", "read_problem", "summarise"]
+__all__ = [
+    "Problem",
+    "cost_kind",
+    "decide",
+    "measured_costs",
+    "open_model",
+    "read_problem",
+    "summarise",
+]
 
 _GRAPH_FILE_DEVICES = 2
 
@@ -230,13 +238,18 @@ def measured_costs(
     return known.machine, known.costs
 
 
+def cost_kind(machine: Machine, deciding: SchedulerChoice) -> str:
+    """Return what ``--costs`` stands for: measured on cores of this host, else estimated."""
+    is_here = all(device.kind == "cpu" for device in machine.devices)
+    return deciding.costs or ("profile" if is_here else "analytic")
+
+
 def _known_costs(
     compiled: "CompiledGraph", machine: Machine, deciding: SchedulerChoice, output: OutputChoice
 ) -> "KnownCosts":
     from hios_tvm.costing import resolve_costs
 
-    is_here = all(device.kind == "cpu" for device in machine.devices)
-    kind = deciding.costs or ("profile" if is_here else "analytic")
+    kind = cost_kind(machine, deciding)
     with progress_bar("measure", output.quiet or output.json) as progress:
         return resolve_costs(kind, compiled, machine, progress=progress)
 
