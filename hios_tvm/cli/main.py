@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import shell_complete
 
 import hios
 from hios.errors import HiosError
@@ -32,8 +33,12 @@ VERBS: dict[str, str] = {
     "report": "hios_tvm.cli.report",
     "models": "hios_tvm.cli.models",
     "doctor": "hios_tvm.cli.doctor",
+    "completion": "hios_tvm.cli.completion",
 }
 """Module of each verb, in the order of the help page."""
+
+# Set by the script of `hios completion` when the Tab key is pressed.
+_COMPLETE = "_HIOS_COMPLETE"
 
 # Packages that a broken installation may lack, by the name under which they are imported.
 _PACKAGES = {
@@ -111,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _prepare_streams()
     try:
+        if (asked := os.environ.get(_COMPLETE)) is not None:
+            return shell_complete(cli, {}, "hios", _COMPLETE, asked)
         # Not cli.main(), which turns a broken pipe into exit code 1 by itself.
         given = sys.argv[1:] if arguments is None else list(arguments)
         with cli.make_context("hios", list(given), obj=tuple(given)) as context:

@@ -148,7 +148,7 @@ def _decide(problem: RivalProblem, name: str, end: float) -> RivalRow:
     started = time.monotonic()
     try:
         if get_scheduler(name).has_option("budget"):
-            options["budget"] = max(0.1, 0.8 * (end - started))
+            options["budget"] = max(0.1, 0.5 * (end - started))
         graph, machine, costs = problem.graph, problem.machine, problem.costs
         decided = run_scheduler(name, graph, machine, costs, **options)
         predicted = makespan(graph, machine, costs, decided)

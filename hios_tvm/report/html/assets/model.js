@@ -58,3 +58,4 @@ function placeOf(item) {
 }
 
 const longestSolo = Math.max(1e-9, ...operators.map((operator) => operator.solo_us));
+const hasOneKind = Object.keys(report.kinds).length === 1;

@@ -6,6 +6,7 @@ const timelineView = {
 
   start() {
     this.canvas = byId("timeline-canvas");
+    if (hasOneKind) this.mode = byId("timeline-colour").value = "stage";
     this.view = new Viewport(this.canvas, "x", () => ({ width: spanUs * 1.01, height: 1 }), (context) => this.draw(context));
     this.view.onPoint = (place, event) => this.point(place, event);
     this.view.onClick = (place) => selection.choose(this.find(place));
@@ -185,7 +186,6 @@ const timelineView = {
     context.font = "11px " + family;
     context.textBaseline = "middle";
     context.textAlign = "left";
-    const paper = colours.well;
     for (const row of panel.rows) {
       const inset = row.isLink ? 1 : 3;
       for (const event of row.events) {
@@ -219,7 +219,7 @@ const timelineView = {
       context.stroke();
       context.setLineDash([]);
     }
-    this.drawMarks(context, panel, toX, paper);
+    this.drawMarks(context, panel, toX);
   },
 
   // The item under the pointer and the chosen one, with lines from what they waited for.
@@ -228,7 +228,6 @@ const timelineView = {
     for (const item of new Set([selection.chosen, selection.hover])) {
       const event = item === null ? undefined : panel.timeline.ofItem.get(item);
       if (event === undefined) continue;
-      const row = event.rows[0];
       context.strokeStyle = theme.colours.faint;
       context.lineWidth = 1.2;
       for (const [other, isSource] of this.related(item)) {
@@ -248,7 +247,6 @@ const timelineView = {
       for (const each of event.rows) {
         context.strokeRect(toX(event.start) - 1, each.top + (each.isLink ? 0 : 2), Math.max(2, (event.end - event.start) * view.scale) + 2, each.height - (each.isLink ? 0 : 4));
       }
-      void row;
     }
   },
 
