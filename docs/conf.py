@@ -23,8 +23,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_*"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
-# A group may name pages that are not there yet.
-suppress_warnings = ["toc.empty_glob"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -51,18 +49,22 @@ def _pages() -> list[str]:
     )
 
 
-def _add_the_rest(app: Any, name: str, source: list[str]) -> None:
-    """Put pages that no group of the index matches into a last group."""
+def _fit_groups(app: Any, name: str, source: list[str]) -> None:
+    """Drop patterns of the index that match nothing, and group the pages that none matches."""
     if name != "index":
         return
-    patterns = [line.strip() for line in source[0].splitlines()]
-    rest = [page for page in _pages() if not any(fnmatch(page, one) for one in patterns if one)]
-    if rest:
-        lines = "\n".join(rest)
-        group = f"```{{toctree}}\n:caption: More\n:maxdepth: 1\n\n{lines}\n```"
-        source[0] = source[0].replace(_REST, group)
+    pages, lines = _pages(), []
+    rest = set(pages)
+    for line in source[0].splitlines():
+        found = {page for page in pages if line and fnmatch(page, line)}
+        rest -= found
+        if found or "*" not in line or " " in line:
+            lines.append(line)
+    more = "\n".join(sorted(rest))
+    group = f"```{{toctree}}\n:caption: More\n:maxdepth: 1\n\n{more}\n```" if rest else ""
+    source[0] = "\n".join(lines).replace(_REST, group)
 
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("source-read", _add_the_rest)
+    app.connect("source-read", _fit_groups)

@@ -96,7 +96,7 @@ class Chromium:
         """Load a page and wait until its scripts have run."""
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
-        self.wait("document.documentElement.dataset.ready === 'yes'", timeout_s)
+        self.wait("document.documentElement?.dataset.ready === 'yes'", timeout_s)
 
     def run(self, expression: str) -> Any:
         """Evaluate JavaScript (a promise is awaited) and return its value."""

@@ -98,7 +98,9 @@ class _Search:
         if event.stage is not None:
             candidates += self._before(("device", event.device, 0), limit)
         allowed = [
-            i for i in dict.fromkeys(candidates) if self.events[i].end_us <= limit
+            i
+            for i in dict.fromkeys(candidates)
+            if self.events[i].end_us <= limit
             and self.events[i].start_us < event.start_us + (event.end_us > event.start_us) * 1e-9
             and i not in self.seen
         ]

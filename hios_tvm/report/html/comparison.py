@@ -87,7 +87,9 @@ def read_comparison(path: str | PathLike[str]) -> tuple[ComparedModel, ...]:
 
 def _model(result: _Result) -> ComparedModel:
     names = {row.key: row.name for row in result.rows}
-    rows = sorted(result.rows, key=lambda row: float("inf") if row.median_us is None else row.median_us)
+    rows = sorted(
+        result.rows, key=lambda row: float("inf") if row.median_us is None else row.median_us
+    )
     cores = f", {len(result.host.cores)} cores" if result.host.cores else ""
     devices = f", devices {', '.join(result.devices)}" if result.devices else ""
     return ComparedModel(

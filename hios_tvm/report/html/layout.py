@@ -12,6 +12,7 @@ coordinates are the least-squares positions that keep the order. Two choices sui
 Everything is deterministic.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -112,7 +113,7 @@ class _Net:
             bends = wire[:length]
             self.route[source, target] = bends
             stops = [source, *bends, target]
-            steps.update(zip(stops, stops[1:], strict=False))
+            steps.update(itertools.pairwise(stops))
         self.before: list[list[int]] = [[] for _ in self.layer]
         self.after: list[list[int]] = [[] for _ in self.layer]
         for source, target in sorted(steps):
@@ -187,7 +188,7 @@ def _barycentre(node: int, neighbours: list[list[int]], place: dict[int, int]) -
 def _crossings(net: _Net, columns: list[list[int]]) -> int:
     """Count crossings between neighbouring layers with a Fenwick tree."""
     total = 0
-    for column, following in zip(columns, columns[1:], strict=False):
+    for column, following in itertools.pairwise(columns):
         place = {node: i for i, node in enumerate(following)}
         tree = [0] * (len(following) + 1)
         entered = 0
@@ -242,7 +243,7 @@ def _place_column(
     exactly; the distances are subtracted first and added again.
     """
     offsets = [0.0]
-    for upper, lower in zip(column, column[1:], strict=False):
+    for upper, lower in itertools.pairwise(column):
         offsets.append(offsets[-1] + net.gap(upper, lower))
     pools: list[tuple[float, float, int]] = []  # mean, weight, members
     for want, weight, offset in zip(wanted, weights, offsets, strict=False):

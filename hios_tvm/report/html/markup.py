@@ -69,7 +69,7 @@ def table(
         )
     return Cell(
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table{" class=wide" if wide else ""}>'
+        f"<table{' class=wide' if wide else ''}>"
         f'<caption class="unseen">{text(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )

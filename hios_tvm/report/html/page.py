@@ -21,6 +21,7 @@ _SCRIPTS = (
     "selection.js",
     "theme.js",
     "viewport.js",
+    "overview.js",
     "timeline.js",
     "graph.js",
     "inspector.js",
@@ -55,9 +56,7 @@ def write_page(report: Report, path: str | PathLike[str]) -> None:
 def render_page(report: Report) -> str:
     """Return a report as one HTML page that needs nothing else."""
     sections = all_sections(report)
-    links = {"timeline": "Timeline", "graph": "Graph"} | {
-        name: _TITLES[name] for name in sections
-    }
+    links = {"timeline": "Timeline", "graph": "Graph"} | {name: _TITLES[name] for name in sections}
     values = {
         "title": text(f"{report.name} · {report.scheduler}"),
         "name": text(report.name),

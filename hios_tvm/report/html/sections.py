@@ -141,12 +141,20 @@ def _chain(report: Report) -> Cell:
         "Critical path",
         "What, one after another, made the run as long as it is: shorten something else, and "
         "nothing is gained. Waiting is time between two of its steps.",
-        table("Shares of the critical path", ["", "", "operators", "copies", "waiting"], shares,
-              wide=True),
+        table(
+            "Shares of the critical path",
+            ["", "", "operators", "copies", "waiting"],
+            shares,
+            wide=True,
+        ),
         _folded(
             f"{shown} its {len(events)} steps, {last.origin}",
-            table("Steps of the critical path", ["step", "", "start", "time", "where"], steps,
-                  wide=True),
+            table(
+                "Steps of the critical path",
+                ["step", "", "start", "time", "where"],
+                steps,
+                wide=True,
+            ),
         ),
     )
 
@@ -179,8 +187,10 @@ def _copies(report: Report) -> Cell:
             _link(report, True, i, report.copies[i].name),
             report.copies[i].shape or "–",
             format_bytes(report.copies[i].size_bytes) if report.copies[i].size_bytes else "–",
-            f"{report.devices[report.copies[i].src].name} → "
-            f"{report.devices[report.copies[i].dst].name}",
+            (
+                f"{report.devices[report.copies[i].src].name} → "
+                f"{report.devices[report.copies[i].dst].name}"
+            ),
             format_us(spent.get(i, 0.0)),
         ]
         for i in longest
@@ -190,9 +200,7 @@ def _copies(report: Report) -> Cell:
         "copies",
         "Transfers",
         f"Tensors that go from one device to another, {last.origin}; a link carries one at a time.",
-        table(
-            "Links", ["link", "copies", "size", "time", "of the makespan", "rate"], rows
-        ),
+        table("Links", ["link", "copies", "size", "time", "of the makespan", "rate"], rows),
         _folded(
             f"{shown} {len(longest)} copies",
             table("Copies", ["tensor", "shape", "size", "link", "time"], each),
@@ -204,7 +212,9 @@ def _memory(report: Report) -> Cell:
     if not report.memory:
         return Cell("")
     most = max(row.weight_bytes + row.arena_bytes for row in report.memory) or 1
-    rows = []
+    headers = ["device", "", "total", "weights", "arena", "arena’s bound"]
+    is_limited = any(row.capacity_bytes is not None for row in report.memory)
+    rows: list[list[object]] = []
     for device, row in zip(report.devices, report.memory, strict=True):
         total = row.weight_bytes + row.arena_bytes
         capacity = row.capacity_bytes
@@ -221,9 +231,13 @@ def _memory(report: Report) -> Cell:
                 format_bytes(row.weight_bytes),
                 format_bytes(row.arena_bytes),
                 format_bytes(row.least_arena_bytes),
-                "–" if capacity is None else f"{total / capacity:.1%} of {format_bytes(capacity)}",
             ]
         )
+        if is_limited:
+            of = "–" if capacity is None else f"{total / capacity:.1%} of {format_bytes(capacity)}"
+            rows[-1].append(of)
+    if is_limited:
+        headers.append("of the device")
     legend = Cell(
         '<p class="legend"><span><i class="chip solid"></i>weights</span>'
         '<span><i class="chip arena"></i>arena</span></p>'
@@ -235,7 +249,7 @@ def _memory(report: Report) -> Cell:
         "share one arena per device; no arena for this plan could be smaller than the bound.",
         table(
             "Memory of each device",
-            ["device", "", "total", "weights", "arena", "arena’s bound", "of the device"],
+            headers,
             rows,
             wide=True,
         ),
@@ -249,6 +263,10 @@ def _rivals(report: Report) -> Cell:
     times = [t for row in report.rivals for t in (row.makespan_us, row.measured_us) if t]
     most = max([*times, report.lower_bound_us, report.sequential_us]) * 1.02 or 1.0
     bound = report.lower_bound_us / most
+    is_measured = any(row.measured_us is not None for row in report.rivals)
+    headers = ["scheduler", "", "predicted", "above the bound", "deciding took"]
+    if is_measured:
+        headers.insert(4, "measured")
 
     def length(row: RivalRow) -> float:
         return row.makespan_us or row.measured_us or float("inf")
@@ -256,6 +274,9 @@ def _rivals(report: Report) -> Cell:
     rows = []
     for row in sorted(report.rivals, key=length):
         shown = row.makespan_us if row.makespan_us is not None else row.measured_us
+        measured = (
+            ["–" if row.measured_us is None else format_us(row.measured_us)] if is_measured else []
+        )
         above = (
             f"+{row.makespan_us / report.lower_bound_us - 1:.1%}"
             if row.makespan_us is not None and report.lower_bound_us > 0
@@ -270,7 +291,7 @@ def _rivals(report: Report) -> Cell:
                 else text(row.remark),
                 "–" if row.makespan_us is None else format_us(row.makespan_us),
                 above,
-                "–" if row.measured_us is None else format_us(row.measured_us),
+                *measured,
                 "–" if row.seconds is None else f"{row.seconds:.2f} s",
             ]
         )
@@ -285,7 +306,7 @@ def _rivals(report: Report) -> Cell:
         ),
         table(
             "Makespan by scheduler",
-            ["scheduler", "", "predicted", "above the bound", "measured", "deciding took"],
+            headers,
             rows,
             wide=True,
         ),

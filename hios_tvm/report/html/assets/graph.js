@@ -19,6 +19,7 @@ const graphView = {
     for (const layer of this.layers) layer.sort((a, b) => operators[a].y - operators[b].y);
     this.prepareEdges();
     this.view = new Viewport(this.canvas, "xy", () => this.extent, (context) => this.draw(context));
+    overview.start(this.view);
     this.view.onPoint = (place, event) => this.point(place, event);
     this.view.onClick = (place) => selection.choose(this.find(place));
     this.canvas.addEventListener("keydown", (event) => this.key(event));
@@ -64,16 +65,14 @@ const graphView = {
 
   resize() {
     const width = this.canvas.clientWidth;
-    const wanted = (this.extent.height / this.extent.width) * width;
-    this.view.resize(Math.round(clamp(wanted, 300, Math.min(620, window.innerHeight * 0.7))));
-    if (!this.placed) {
-      this.placed = true;
-      // A long network starts readable at its inputs rather than whole and too small.
-      if (this.view.scale < 0.22) {
-        const scale = clamp(this.view.height / this.extent.height, this.view.scale, 0.55);
-        this.view.centre(0, this.extent.height / 2, Math.max(scale, 0.3));
-      }
-    }
+    const whole = width / this.extent.width;
+    // A long network starts readable at its inputs rather than whole and too small.
+    const scale = Math.max(whole, Math.min(0.62, 480 / this.extent.height));
+    overview.resize(width, this.extent);
+    this.view.resize(Math.round(clamp(this.extent.height * scale, 200, Math.min(640, window.innerHeight * 0.75))));
+    if (this.placed) return;
+    this.placed = true;
+    if (scale > whole * 1.3) this.view.centre(0, this.extent.height / 2, Math.max(scale, 0.34));
   },
 
   draw(context) {
@@ -100,6 +99,7 @@ const graphView = {
       for (const index of this.layers[layer]) this.drawNode(context, index, box, marked, withText, line);
     }
     context.restore();
+    overview.draw();
   },
 
   strokeEdges(context, box, wanted, colour, width, dash) {
@@ -126,7 +126,7 @@ const graphView = {
     const operator = operators[index];
     const item = "o" + index;
     let colour = colourFor(this.mode, operator);
-    if (!selection.isLit(item)) colour = cachedMix(colour, theme.isDark ? "#171c24" : "#ffffff", 0.16);
+    if (!selection.isLit(item)) colour = cachedMix(colour, theme.fade, 0.16);
     const [left, top] = [x - NODE_W / 2, y - NODE_H / 2];
     context.fillStyle = colour;
     if (withText) {

@@ -27,6 +27,7 @@ const theme = {
     if (name === "auto") root.removeAttribute("data-theme"); else root.setAttribute("data-theme", name);
     byId("theme").textContent = "Theme: " + this.current;
     this.isDark = name === "dark" || (name === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+    this.fade = this.isDark ? "#171c24" : "#ffffff"; // what is not brought out goes towards this
     const style = getComputedStyle(root);
     for (const key of ["ink", "soft", "faint", "line", "grid", "well", "paper", "copy", "chain", "bound", "stage", "select", "accent", "idle"]) {
       this.colours[key] = style.getPropertyValue("--" + key).trim();

@@ -194,12 +194,12 @@ const timelineView = {
         const x = toX(event.start);
         const width = Math.max(1, (event.end - event.start) * view.scale);
         let colour = event.isCopy ? colours.copy : colourFor(this.mode, operators[event.subject]);
-        if (!selection.isLit(event.item)) colour = cachedMix(colour, theme.isDark ? "#171c24" : "#ffffff", 0.16);
+        if (!selection.isLit(event.item)) colour = cachedMix(colour, theme.fade, 0.16);
         const slim = event.isCopy && !row.isLink ? row.height * 0.22 : 0;
         context.fillStyle = colour;
         context.fillRect(x, row.top + inset + slim, width > 3 ? width - 0.8 : width, row.height - 2 * (inset + slim));
         if (width > 30 && !event.isCopy) {
-          const name = operators[event.subject].name;
+          const name = shortNames[event.subject];
           context.fillStyle = inkOn(colour);
           const from = Math.max(x, view.inset);
           const room = Math.min(x + width, view.width) - from - 9;
