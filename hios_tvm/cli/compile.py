@@ -1,10 +1,12 @@
 """`hios compile`: from a model to an artifact that runs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hios_tvm.cli.invocation import invocation
 from hios_tvm.cli.options import (
     MachineChoice,
     ModelChoice,
@@ -62,6 +64,10 @@ def command(
 
     target = path or Path(_artifact_name(source))
     with open_model(source, machine, model, deciding, output, select=select) as opened:
+        compiled = opened.compiled
+        # Kept in the manifest: a report tells how its artifact was made.
+        attrs = {**compiled.attrs, "command": invocation()}
+        opened.compiled = replace(compiled, attrs=attrs)
         opened.save(target)
     from graph_executor.prediction import memory_of
 

@@ -43,7 +43,15 @@ if TYPE_CHECKING:
     from hios_tvm.costing import KnownCosts
     from hios_tvm.model import Model
 
-__all__ = ["Problem", "decide", "measured_costs", "open_model", "read_problem", "summarise"]
+__all__ = [
+    "Problem",
+    "cost_kind",
+    "decide",
+    "measured_costs",
+    "open_model",
+    "read_problem",
+    "summarise",
+]
 
 _GRAPH_FILE_DEVICES = 2
 
@@ -241,6 +249,15 @@ def measured_costs(
     return known.machine, known.costs
 
 
+def cost_kind(machine: Machine, deciding: SchedulerChoice) -> str:
+    """Return what ``--costs`` stands for: measured on devices of this host, else estimated."""
+    from hios_tvm.costing import is_here
+
+    if deciding.costs is None and deciding.cost_model is not None:
+        return "learned"
+    return deciding.costs or ("profile" if is_here(machine) else "analytic")
+
+
 def _known_costs(
     compiled: "CompiledGraph",
     machine: Machine,
@@ -248,11 +265,9 @@ def _known_costs(
     output: OutputChoice,
     cache: "CacheChoice",
 ) -> "KnownCosts":
-    from hios_tvm.costing import is_here, resolve_costs
+    from hios_tvm.costing import resolve_costs
 
-    kind = deciding.costs or ("profile" if is_here(machine) else "analytic")
-    if deciding.costs is None and deciding.cost_model is not None:
-        kind = "learned"
+    kind = cost_kind(machine, deciding)
     with progress_bar("measure", output.quiet or output.json) as progress:
         return resolve_costs(
             kind,
