@@ -36,7 +36,7 @@ export PYTHON
 	gpu-bundle lint clean
 
 help:
-	@sed -n '4,19s/^# \{0,1\}//p' Makefile
+	@sed -n '4,18s/^# \{0,1\}//p' Makefile
 
 $(VENV)/.ready: pyproject.toml tools/venv.sh
 	@tools/venv.sh $(VENV) --editable '.[dev,docs]'

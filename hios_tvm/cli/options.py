@@ -130,7 +130,7 @@ def _complete_schedulers(
 def _complete_costs(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    names = [name for name in ("profile", "analytic") if name.startswith(incomplete)]
+    names = [name for name in ("profile", "learned", "analytic") if name.startswith(incomplete)]
     return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
 
 
