@@ -180,7 +180,7 @@ def merge_by_cost(
 def _resolved_alike(
     known: KnownCosts,
     compiled: CompiledGraph,
-    cache: str | PathLike[str] | None,
+    cache: CacheChoice,
     progress: Progress | None,
 ) -> KnownCosts:
     return resolve_costs(
