@@ -6,6 +6,7 @@ operator fusion (block names may be changed by it).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -20,11 +21,15 @@ __all__ = [
     "roles",
     "schedule_pad",
     "static_extents",
+    "store_tile",
     "vectorize_innermost",
 ]
 
 ROLE = "hios.role"
 """Block annotation that names the family of the computation (``conv2d``, ``dense``, ...)."""
+
+_MOST_STORES = 64
+"""Stores of one tile up to which they are written out."""
 
 
 def all_blocks(sch: s_tir.Schedule) -> list[Any]:
@@ -121,6 +126,32 @@ def vectorize_innermost(sch: s_tir.Schedule, loop: Any, lanes: int) -> None:
     elif width >= 4:
         _, inner = sch.split(loop, [None, width])
         sch.vectorize(inner)
+
+
+def store_tile(sch: s_tir.Schedule, out: Any, depth: int, width: int) -> None:
+    """Vectorise the block that stores a tile, and unroll what is around in the tile.
+
+    Where a tile ends beyond the last row or channel, a store depends on conditions. A loop over
+    such stores would stay a loop, and its changing index would keep the tile in memory.
+
+    Parameters
+    ----------
+    sch : tvm.s_tir.Schedule
+        Schedule of the kernel.
+    out : SBlockRV
+        The block, already placed below the loop over tiles.
+    depth : int
+        How many loops there are around the tile.
+    width : int
+        Elements stored at once; divides the tile.
+    """
+    _, last = sch.split(sch.get_loops(out)[-1], [None, width])
+    inside = sch.get_loops(out)[depth:-1]
+    count = math.prod(int(sch.get(loop).extent) for loop in inside)
+    sch.vectorize(last)
+    if count <= _MOST_STORES:
+        for loop in inside:
+            sch.unroll(loop)
 
 
 def schedule_pad(sch: s_tir.Schedule, lanes: int) -> None:

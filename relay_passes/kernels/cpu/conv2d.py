@@ -21,7 +21,14 @@ import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.relax.transform.legalize_ops import nn as default_legalize
 
-from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block, schedule_pad
+from relay_passes.kernels.blocks import (
+    ROLE,
+    annotation,
+    inline_epilogue,
+    role_block,
+    schedule_pad,
+    store_tile,
+)
 from relay_passes.kernels.cpu.depthwise import emit_depthwise
 from relay_passes.kernels.cpu.tiling import RegisterTile, VectorUnit, choose_tile, store_width
 from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
@@ -287,8 +294,7 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     if group is not None:
         _, last = sch.split(sch.get_loops(group)[-1], [None, lanes])
         sch.vectorize(last)
-    _, last = sch.split(sch.get_loops(out)[-1], [None, store])
-    sch.vectorize(last)
+    store_tile(sch, out, len(around) if group is None else len(around) - 1, store)
     sch.vectorize(lane)
     sch.unroll(inner)
     sch.unroll(vector)

@@ -39,4 +39,9 @@ def schedule_lrn(func: tirx.PrimFunc, unit: VectorUnit) -> s_tir.Schedule | None
     sch.annotate(outer, _PARTED, 1)
     if len(loops) > 1:
         sch.parallel(sch.fuse(*loops[:-1]))
-    return sch
+    return _with_narrow_indices(sch)
+
+
+def _with_narrow_indices(sch: s_tir.Schedule) -> s_tir.Schedule:
+    """Return the schedule with 32-bit indices; TVM parts no loop whose bounds it narrows later."""
+    return s_tir.Schedule(tirx.transform.ForceNarrowIndexToInt32()(sch.mod))

@@ -19,6 +19,7 @@ from relay_passes.kernels.blocks import (
     annotation,
     inline_epilogue,
     role_block,
+    store_tile,
     vectorize_innermost,
 )
 from relay_passes.kernels.cpu.tiling import RegisterTile, VectorUnit, choose_tile, store_width
@@ -149,8 +150,7 @@ def schedule_batch_matmul(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.reorder(z, j, outer, rk, inner, vector, lane)
     sch.set_scope(main, 0, "local")
     sch.reverse_compute_at(out, outer, preserve_unit_loops=True)
-    _, last = sch.split(sch.get_loops(out)[-1], [None, store])
-    sch.vectorize(last)
+    store_tile(sch, out, 3, store)
     sch.vectorize(lane)
     sch.unroll(inner)
     sch.unroll(vector)

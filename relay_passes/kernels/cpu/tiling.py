@@ -116,7 +116,14 @@ def _vector_shapes(
     """Return the pairs of lanes and vectors to consider for one tile."""
     counts = (1, 2, 3, 4) if rows > 2 else (1, 2, 3, 4, 6, 8)
     if not whole_channels:
-        return [(lanes, v) for v in counts if v <= math.ceil(channels / lanes)]
+        # A tile of three vectors that ends beyond the last channel was measured at less than half
+        # the speed: LLVM keeps it in memory.
+        return [
+            (lanes, v)
+            for v in counts
+            if v <= math.ceil(channels / lanes)
+            and (v & (v - 1) == 0 or channels % (v * lanes) == 0)
+        ]
     narrow = [w for w in (lanes, lanes // 2, lanes // 4) if w >= 1]
     exact = [(w, v) for w in narrow for v in counts if channels % (v * w) == 0]
     return [*exact, (lanes, math.ceil(channels / lanes))]
