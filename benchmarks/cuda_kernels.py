@@ -6,7 +6,7 @@ row a kernel, and ends with exit code 1 unless for every network and architectur
 * each convolution and each matrix product is scheduled by a rule of its own family, none by the
   generic one,
 * no kernel needs a workspace that the runtime would allocate,
-* no kernel spills registers.
+* no kernel keeps more than a few spilled registers in local memory.
 """
 
 import sys
@@ -31,6 +31,10 @@ ZOO = (
 
 _RULES = {"conv2d": {"product"}, "depthwise": {"depthwise"}, "dense": {"product", "rows"}}
 """Rules that may schedule a kernel of these families."""
+
+
+_SPILLED_BYTES = 64
+"""A few spilled registers may be ptxas' price for more resident warps; an array is a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,7 @@ def complaints(rows: list[Row]) -> list[str]:
             found.append(f"{where}: {row.kind} is scheduled by rule {row.rule or 'none'!r}")
         if row.workspaces:
             found.append(f"{where}: {row.workspaces} workspaces")
-        if row.local_bytes:
+        if row.local_bytes > _SPILLED_BYTES:
             found.append(f"{where}: {row.local_bytes} bytes of local memory a thread")
         if row.registers == 0:
             found.append(f"{where}: no machine code")

@@ -102,7 +102,7 @@ def _with_nvrtc(source: str, arch: str) -> bytes:
         raise _refused(arch, log.decode(errors="replace"))
     status, size = nvrtc.nvrtcGetCUBINSize(program)
     _check(nvrtc, status)
-    code = b" " * size
+    code: bytes = b" " * size
     _check(nvrtc, nvrtc.nvrtcGetCUBIN(program, code)[0])
     nvrtc.nvrtcDestroyProgram(program)
     return code

@@ -33,13 +33,14 @@ extern "C" __global__ void table(float* a, int* at) {
 needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="no nvcc here")
 
 
-def network():
+def network(dtype="float32"):
     """Return a small network: a convolution, a pooling, a product."""
     builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType((1, 8, 12, 12), "float32"))
+    # A name that models have and C++ has not.
+    x = relax.Var("gpu_0/data", relax.TensorType((1, 8, 12, 12), dtype))
     rng = np.random.default_rng(0)
-    w = rng.standard_normal((16, 8, 3, 3), dtype=np.float32)
-    dense = rng.standard_normal((16, 10), dtype=np.float32)
+    w = rng.standard_normal((16, 8, 3, 3)).astype(dtype)
+    dense = rng.standard_normal((16, 10)).astype(dtype)
     with builder.function("main", [x]):
         with builder.dataflow():
             y = builder.emit(relax.op.nn.conv2d(x, tensor_constant(w), padding=(1, 1)))
@@ -126,6 +127,14 @@ def test_library_holds_machine_code(tmp_path) -> None:
     conv = next(op for op in compiled.graph.operators if op.kind == "conv2d")
     assert conv.launch["shared_bytes"] > 0
     assert conv.flops == pytest.approx(2 * 16 * 8 * 9 * 144, rel=0.1)
+
+
+@needs_nvcc
+def test_half_precision_compiles() -> None:
+    compiled = compile_graph(network("float16"), "cuda:sm_90")
+    rules = {op.kind: op.attrs["rule"] for op in compiled.graph.operators}
+    assert (rules["conv2d"], rules["dense"]) == ("product", "rows")
+    assert all(op.launch["local_bytes"] == 0 for op in compiled.graph.operators)
 
 
 @pytest.mark.parametrize(

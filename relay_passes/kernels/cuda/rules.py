@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from relay_passes.kernels.cuda.dense import legalize_matmul, schedule_rows
 from relay_passes.kernels.cuda.depthwise import schedule_depthwise
 from relay_passes.kernels.cuda.generic import schedule_generic
 from relay_passes.kernels.cuda.product import schedule_product
+from relay_passes.offset_factor import with_buffers
 
 __all__ = ["ScheduleKernels", "legalize_map"]
 
@@ -47,7 +49,7 @@ class ScheduleKernels:
         new = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
         for gvar, func in mod.functions_items():
             if isinstance(func, tirx.PrimFunc):
-                new.update_func(gvar, self._schedule(_with_short_indices(func)))
+                new.update_func(gvar, self._schedule(_with_short_indices(_with_plain_names(func))))
         return new
 
     def _schedule(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -71,6 +73,28 @@ class ScheduleKernels:
         if len(reductions) < 2:
             return None
         return dlight.gpu.GeneralReduction().apply(func, self.target, False)
+
+
+def _with_plain_names(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Return `func` with identifiers for its tensors.
+
+    They are named after the values of the model (``gpu_0/data_0``), and so are the parameters of
+    the generated kernel.
+    """
+    replaced = {}
+    for param in func.params:
+        ty, plain = param.ty, re.sub(r"\W", "_", str(param.name))
+        if plain != str(param.name):
+            replaced[param] = tirx.decl_buffer(
+                ty.shape,
+                ty.dtype,
+                plain,
+                scope=ty.storage_scope,
+                elem_offset=ty.elem_offset,
+                data_alignment=ty.data_alignment,
+                offset_factor=ty.offset_factor,
+            )
+    return with_buffers(func, replaced)
 
 
 def _with_short_indices(func: tirx.PrimFunc) -> tirx.PrimFunc:

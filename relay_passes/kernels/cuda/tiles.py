@@ -101,7 +101,7 @@ def choose_product_tile(
     processors = LIMITS[arch].count if arch in LIMITS else LIMITS["sm_90"].count
     rated = []
     # An axis of extent one is no axis to the scheduler: all threads along it would be the same.
-    shapes = _SHAPES
+    shapes: tuple[tuple[int, int, int, int], ...] = _SHAPES
     if rows == 1 or columns == 1:
         shapes = ((1 if rows == 1 else 128, 1 if columns == 1 else 128, 1, 1),)
     for tile_rows, tile_columns, thread_rows, thread_columns in shapes:
