@@ -177,7 +177,7 @@ class _Builder:
 
     def finish(self, results: Sequence[OpId]) -> CompiledGraph:
         """Return the graph; what `results` write, but for scratch memory, are its outputs."""
-        outputs = []
+        outputs: list[TensorId] = []
         for op in results:
             operator = self._operators[op]
             scratch = int(operator.attrs.get("workspaces", 0))

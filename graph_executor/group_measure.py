@@ -6,7 +6,7 @@ gates between them, the sharing of the cores and the memory of a plan. A second 
 same operators on one core. Both take turns in short bursts.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from graph_executor.executor import ExecutorOptions, GraphExecutor
 from graph_executor.group_graph import GroupGraph, InputPool, chain_graph, group_graph
@@ -19,13 +19,12 @@ from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Device, Machine
 from hios.ir.timeline import Timeline
 
-if TYPE_CHECKING:
-    from graph_executor.cpu.facts import Sentinel
-
 __all__ = ["CpuGroupRun", "CpuGroupTimer"]
 
 _BURST = 5
 """Runs of one executor before the other's turn."""
+
+_SENTINEL_FLOPS = 2e7
 
 
 class CpuGroupTimer:
@@ -59,7 +58,7 @@ class CpuGroupTimer:
         self._options = ExecutorOptions(is_validated=is_validated)
         self._inputs = InputPool()
         self._facts = describe_cpu(device)
-        self._sentinel: Sentinel | None = None
+        self._sentinel: GraphExecutor | None = None
 
     @property
     def device(self) -> TimedDevice:
@@ -82,18 +81,33 @@ class CpuGroupTimer:
         return CpuGroupRun(self._compiled, self._device, groups, self._inputs, self._options)
 
     def sentinel(self, count: int) -> list[float]:
-        """Time the sentinel; see `graph_executor.cpu.facts`."""
-        from graph_executor.cpu.facts import Sentinel
-
+        """Time one operator of the graph, always the same, at the device's full width."""
         if self._sentinel is None:
-            self._sentinel = Sentinel(self._device.cores)
-        return self._sentinel.times(count)
+            op = _sentinel_operator(self._compiled.graph)
+            chain, schedule = chain_graph(self._compiled, [op], self._inputs)
+            device = Device(self._device.name, "cpu", 1, cores=self._device.cores)
+            self._sentinel = GraphExecutor(
+                chain, Machine("sentinel", (device,)), schedule, self._options
+            )
+        # The launch before it does not count: it finds the caches and the threads of others.
+        timelines = self._sentinel.timelines(count, 1, {})
+        return [
+            event.end_us - event.start_us
+            for timeline in timelines
+            for event in timeline.events
+            if event.subject == 1
+        ]
 
     def close(self) -> None:
         """End the sentinel's threads."""
         if self._sentinel is not None:
             self._sentinel.close()
             self._sentinel = None
+
+
+def _sentinel_operator(graph: OpGraph) -> OpId:
+    """Return an operator that takes a fraction of a millisecond, where there is one."""
+    return min(graph.operators, key=lambda op: (abs(op.flops - _SENTINEL_FLOPS), op.id)).id
 
 
 class CpuGroupRun:

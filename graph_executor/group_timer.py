@@ -248,8 +248,10 @@ class GroupTiming:
 
 _FAILURES = (ArtifactMismatch, ExecutionError, UnsupportedModel)
 
-_QUICK_SENTINEL = 5
-_SURE_SENTINEL = 30
+_SENTINEL = 20
+_SURE_SENTINEL = 40
+_SENTINEL_PERCENT = 25.0
+"""Of the sentinel's times: interruptions by others make some longer, never shorter."""
 
 
 def time_group(
@@ -313,10 +315,10 @@ def _measure(timer: GroupTimer, run: GroupRun, options: GroupOptions) -> GroupTi
     count = min(max(count, options.rounds), options.most_rounds)
     timing = GroupTiming()
     for attempt in range(1, options.attempts + 1):
-        before = timer.sentinel(_QUICK_SENTINEL)
+        before = timer.sentinel(_SENTINEL)
         run.rounds(1)  # the sentinel has taken the caches
         samples = run.rounds(count)
-        after = timer.sentinel(_QUICK_SENTINEL)
+        after = timer.sentinel(_SENTINEL)
         drift = _drift(before, after)
         if abs(drift) > options.drift:
             # A few samples may be off by chance: ask for enough to be sure.
@@ -349,5 +351,6 @@ def _measure(timer: GroupTimer, run: GroupRun, options: GroupOptions) -> GroupTi
 
 
 def _drift(before: list[float], after: list[float]) -> float:
-    change = Samples.of(after).median_us / Samples.of(before).median_us - 1
+    one, other = (Samples.of(times).percentile_us(_SENTINEL_PERCENT) for times in (before, after))
+    change = other / one - 1
     return change if math.isfinite(change) else math.inf

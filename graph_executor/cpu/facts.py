@@ -1,4 +1,4 @@
-"""What a CPU device is made of, and a piece of work that tells whether it has changed."""
+"""What a CPU device is made of."""
 
 import os
 from functools import partial
@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from graph_executor.cpu.affinity import Cores
-from graph_executor.cpu.team import Step, Team
+from graph_executor.cpu.team import Team
 from graph_executor.group_timer import TimedDevice
 from graph_executor.host import cpu_name, host_features
 from hios.ir.machine import Device
 
-__all__ = ["Sentinel", "describe_cpu"]
+__all__ = ["describe_cpu"]
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -21,8 +21,8 @@ _CPUINFO = Path("/proc/cpuinfo")
 _FLOPS_PER_CYCLE = {"avx512f": 64, "fma": 32, "avx": 16}
 _BASELINE_FLOPS_PER_CYCLE = 8
 
-_EXPONENTS = 1 << 15
 _SUMMANDS = 1 << 18
+_TRIES = 20
 
 
 def describe_cpu(device: Device) -> TimedDevice:
@@ -44,8 +44,7 @@ def describe_cpu(device: Device) -> TimedDevice:
         _BASELINE_FLOPS_PER_CYCLE,
     )
     peak = len(device.cores) * clock * per_cycle / 1e3
-    with Sentinel(device.cores) as sentinel:
-        bandwidth = sentinel.bandwidth_gb_s()
+    bandwidth = _bandwidth_gb_s(device.cores)
     return TimedDevice(
         name=cpu_name(),
         kind="cpu",
@@ -58,55 +57,21 @@ def describe_cpu(device: Device) -> TimedDevice:
     )
 
 
-class Sentinel:
-    """The same little work on each of some cores at once: arithmetic, then memory.
-
-    About 0.2 ms. It has nothing to do with TVM, so it says the same in every process.
-
-    Parameters
-    ----------
-    cores
-        One thread on each.
-    """
-
-    def __init__(self, cores: Cores) -> None:
-        self._team = Team(
-            [f"hios-sentinel-{core}" for core in cores],
-            [partial(os.sched_setaffinity, 0, {core}) for core in cores],
-        )
-        self._programs = [_work() for _ in cores]
-        self.times(3)
-
-    def __enter__(self) -> "Sentinel":
-        return self
-
-    def __exit__(self, *_problem: object) -> None:
-        self.close()
-
-    def times(self, count: int) -> list[float]:
-        """Run `count` times; return the time (µs) of the slowest core each time."""
-        return [max(own[-1] - own[0] for own in stamps) / 1e3 for stamps in self._run(count)]
-
-    def bandwidth_gb_s(self) -> float:
-        """Return the largest rate at which all cores together moved data."""
-        best = min(max(own[2] - own[1] for own in stamps) for stamps in self._run(20))
-        return len(self._programs) * 3 * 4 * _SUMMANDS / best
-
-    def _run(self, count: int) -> list[list[list[int]]]:
-        return [self._team.run_stamped(self._programs)[1] for _ in range(count)]
-
-    def close(self) -> None:
-        """End the threads; may be called twice."""
-        self._team.close()
-
-
-def _work() -> list[Step]:
-    small = np.linspace(-1, 1, _EXPONENTS, dtype=np.float32)
-    left, right = (np.full(_SUMMANDS, value, np.float32) for value in (1, 2))
-    return [
-        partial(np.exp, small, out=np.empty_like(small)),
-        partial(np.add, left, right, out=np.empty_like(left)),
-    ]
+def _bandwidth_gb_s(cores: Cores) -> float:
+    """Return the largest rate at which all cores together moved data."""
+    team = Team(
+        [f"hios-bandwidth-{core}" for core in cores],
+        [partial(os.sched_setaffinity, 0, {core}) for core in cores],
+    )
+    try:
+        work = []
+        for _ in cores:
+            left, right = (np.full(_SUMMANDS, value, np.float32) for value in (1, 2))
+            work.append([partial(np.add, left, right, out=np.empty_like(left))])
+        best = min(max(own[1] - own[0] for own in team.run_stamped(work)[1]) for _ in range(_TRIES))
+    finally:
+        team.close()
+    return len(cores) * 3 * 4 * _SUMMANDS / best
 
 
 def _clock_mhz(core: int) -> int:

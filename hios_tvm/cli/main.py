@@ -30,6 +30,8 @@ VERBS: dict[str, str] = {
     "inspect": "hios_tvm.cli.inspect",
     "trace": "hios_tvm.cli.trace",
     "models": "hios_tvm.cli.models",
+    "collect": "hios_tvm.cli.collect",
+    "serve-measure": "hios_tvm.cli.serve_measure",
     "doctor": "hios_tvm.cli.doctor",
 }
 """Module of each verb, in the order of the help page."""
@@ -44,11 +46,13 @@ _PACKAGES = {
     "numpy": "numpy",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
+    "cloudpickle": "cloudpickle",
     "ortools": "ortools",
     "psutil": "psutil",
     "rich": "rich",
     "safetensors": "safetensors",
     "torch": "torch",
+    "tornado": "tornado",
     "tvm": "apache-tvm",
     "tvm_ffi": "apache-tvm-ffi",
     "xgboost": "xgboost",

@@ -15,9 +15,11 @@ __all__ = [
     "all_blocks",
     "annotation",
     "inline_epilogue",
+    "is_spatial",
     "role_block",
     "roles",
     "schedule_pad",
+    "static_extents",
     "vectorize_innermost",
 ]
 
@@ -49,6 +51,19 @@ def role_block(sch: s_tir.Schedule, role: str) -> Any:
         if annotation(sch, block, ROLE) == role:
             return block
     return None
+
+
+def is_spatial(sch: s_tir.Schedule, block: Any) -> bool:
+    """Return whether `block` computes each element by itself, without reducing."""
+    return all(v.iter_type == tirx.IterVar.DataPar for v in sch.get(block).iter_vars)
+
+
+def static_extents(sch: s_tir.Schedule, block: Any) -> list[int] | None:
+    """Return the extents of the loops around `block`, or None where one is not static or zero."""
+    extents = [sch.get(loop).extent for loop in sch.get_loops(block)]
+    if not all(isinstance(e, tirx.IntImm) and int(e) > 0 for e in extents):
+        return None
+    return [int(e) for e in extents]
 
 
 def inline_epilogue(sch: s_tir.Schedule, main: Any) -> Any:
@@ -115,4 +130,6 @@ def schedule_pad(sch: s_tir.Schedule, lanes: int) -> None:
         return
     loops = sch.get_loops(pad)
     vectorize_innermost(sch, loops[-1], lanes)
-    sch.parallel(sch.fuse(*loops[:2]))
+    # A row of a flat image has no outer loops to spread.
+    outer = 2 if int(sch.get(loops[1]).extent) > 1 else 3
+    sch.parallel(sch.fuse(*loops[:outer]))

@@ -1,0 +1,254 @@
+"""Trained models on disk: one UBJ file that XGBoost itself can read, with all that it needs inside.
+
+The file is the booster of y. Its attributes hold what the numbers mean (schema, feature order,
+base estimate), what it was trained on (kind and target, devices, networks, hash and date), the
+interval, and the booster of the quantiles in base 64. Nothing is unpickled. A file of another
+schema or feature order is refused when it is read, one for another target or device when it is
+to be used.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+import hios
+from cost_model.dataset import Dataset
+from cost_model.features import FEATURES
+from cost_model.forest import Forest
+from cost_model.records import DeviceRecord
+from cost_model.splits import network_of
+from cost_model.train import Base, Fitted
+from hios.errors import CostModelMismatch
+from hios.ir.serial import read_bytes, write_bytes
+
+if TYPE_CHECKING:
+    import xgboost
+
+__all__ = [
+    "MODEL_SCHEMA",
+    "CostModel",
+    "ModelFacts",
+    "describe_model",
+    "load_model",
+    "save_model",
+    "target_kind",
+]
+
+MODEL_SCHEMA = 1
+"""Raised when a file of before would be understood wrongly."""
+
+_FACTS = "hios.facts"
+_QUANTILES = "hios.quantiles"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model is for and what it stands on.
+
+    Attributes
+    ----------
+    schema
+        `MODEL_SCHEMA`.
+    features
+        In order.
+    device_kind, target_kind
+        ``cpu`` and ``llvm``, or ``cuda`` and ``cuda``.
+    devices
+        Those that groups were measured on; their constants are features.
+    networks
+        What the groups were met in.
+    groups, most_groups
+        How many were learnt from, and the most chains in one.
+    data_hash
+        Of the measured groups and times.
+    date
+        Of the last measurement, ISO 8601 in UTC.
+    version
+        Of hios-tvm when it was trained.
+    base, offset, coverage
+        See `cost_model.train.Fitted`.
+    noise
+        Mean relative error that measuring again has; None where nothing was measured again.
+    """
+
+    schema: int
+    features: tuple[str, ...]
+    device_kind: str
+    target_kind: str
+    devices: tuple[DeviceRecord, ...]
+    networks: tuple[str, ...]
+    groups: int
+    most_groups: int
+    data_hash: str
+    date: str
+    version: str
+    base: Base
+    offset: float
+    coverage: float
+    noise: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """A trained model and what it is for."""
+
+    fitted: Fitted
+    facts: ModelFacts
+
+    def device(self, name: str, units: int) -> DeviceRecord | None:
+        """Return the device of this name and size that it was trained on, or None."""
+        for device in self.facts.devices:
+            if device.name == name and device.units == units:
+                return device
+        return None
+
+    def require(self, device_kind: str, target: str, what: str = "the cost model") -> None:
+        """Check that it may be asked about kernels of `target` on devices of a kind.
+
+        Raises
+        ------
+        CostModelMismatch
+            When it was trained for others.
+        """
+        facts = self.facts
+        asked = (device_kind, target_kind(target))
+        if asked != (facts.device_kind, facts.target_kind):
+            raise CostModelMismatch(
+                f"{what} was trained for target {facts.target_kind} on {facts.device_kind} "
+                f"devices, not for {asked[1]} on {asked[0]}; train one with `hios train`"
+            )
+
+
+def target_kind(target: str) -> str:
+    """Return the kind of a TVM target, given as JSON or by name.
+
+    Examples
+    --------
+    >>> target_kind('{"kind":"llvm","mcpu":"znver4"}'), target_kind("cuda -arch=sm_90")
+    ('llvm', 'cuda')
+    """
+    if target.lstrip().startswith("{"):
+        try:
+            kind = json.loads(target).get("kind", "")
+        except json.JSONDecodeError:
+            return target
+        # Some generations of TVM write the kind as an object of its own.
+        return str(kind.get("name", "") if isinstance(kind, dict) else kind)
+    return target.split(maxsplit=1)[0] if target.strip() else ""
+
+
+def describe_model(data: Dataset, fitted: Fitted) -> CostModel:
+    """Return the model of what was fitted to a data set, with its facts."""
+    records = data.records
+    kinds = sorted({target_kind(record.target) for record in records})
+    if len(kinds) > 1:
+        raise CostModelMismatch(
+            f"groups of targets {', '.join(kinds)}; train one model for each target"
+        )
+    facts = ModelFacts(
+        schema=MODEL_SCHEMA,
+        features=FEATURES,
+        device_kind=records[0].device.kind,
+        target_kind=kinds[0],
+        devices=data.described,
+        networks=tuple(sorted({network_of(model) for model in data.models})),
+        groups=len(data),
+        most_groups=max(record.streams for record in records),
+        data_hash=data.digest(),
+        date=max(record.date for record in records),
+        version=hios.__version__,
+        base=fitted.base,
+        offset=fitted.offset,
+        coverage=fitted.coverage,
+        noise=None if data.noise is None else data.noise.mape,
+    )
+    return CostModel(fitted, facts)
+
+
+def save_model(model: CostModel, path: str | os.PathLike[str]) -> None:
+    """Write a model; the same data and options give the same bytes.
+
+    Raises
+    ------
+    StorageError
+        When it cannot be written; nothing half-written is left.
+    """
+    booster = model.fitted.booster.copy()
+    quantiles = bytes(model.fitted.quantiles.save_raw("ubj"))
+    booster.set_attr(
+        **{
+            _FACTS: msgspec.json.encode(model.facts, order="deterministic").decode(),
+            _QUANTILES: base64.b64encode(quantiles).decode(),
+        }
+    )
+    write_bytes(path, bytes(booster.save_raw("ubj")))
+
+
+def load_model(path: str | os.PathLike[str]) -> CostModel:
+    """Read a model.
+
+    Raises
+    ------
+    MissingFile
+        When there is no such file.
+    CostModelMismatch
+        When it is damaged, no cost model, or of another schema or feature order.
+    """
+    data = read_bytes(path)
+    what = repr(Path(path).name)
+    booster = _booster(data, what)
+    attributes: Mapping[str, Any] = booster.attributes()
+    if _FACTS not in attributes or _QUANTILES not in attributes:
+        raise CostModelMismatch(f"{what} is no cost model of hios-tvm; train one with `hios train`")
+    schema = _schema(str(attributes[_FACTS]))
+    if schema != MODEL_SCHEMA:
+        raise CostModelMismatch(
+            f"{what} has schema {schema}, this version reads {MODEL_SCHEMA}; train again with "
+            "`hios train`"
+        )
+    try:
+        facts = msgspec.json.decode(str(attributes[_FACTS]), type=ModelFacts)
+        inner = base64.b64decode(str(attributes[_QUANTILES]), validate=True)
+    except (msgspec.DecodeError, ValueError) as problem:
+        raise CostModelMismatch(f"{what} is damaged: {problem}; train again") from problem
+    if facts.features != FEATURES:
+        other = [f for f in facts.features if f not in FEATURES] or ["another order"]
+        raise CostModelMismatch(
+            f"{what} was trained on other features ({other[0]}); train again with `hios train`"
+        )
+    quantiles = _booster(inner, what)
+    fitted = Fitted(
+        booster,
+        quantiles,
+        facts.base,
+        facts.offset,
+        facts.coverage,
+        Forest.of(booster),
+        Forest.of(quantiles),
+    )
+    return CostModel(fitted, facts)
+
+
+def _schema(text: str) -> object:
+    try:
+        return cast(dict[str, object], json.loads(text)).get("schema")
+    except (json.JSONDecodeError, AttributeError):
+        return None
+
+
+def _booster(data: bytes, what: str) -> "xgboost.Booster":
+    import xgboost
+
+    booster = xgboost.Booster({"nthread": 1})
+    try:
+        booster.load_model(bytearray(data))
+    except (xgboost.core.XGBoostError, ValueError, UnicodeDecodeError) as problem:
+        reason = str(problem).strip().splitlines()[-1] if str(problem).strip() else "unreadable"
+        raise CostModelMismatch(f"{what} is no model that XGBoost can read: {reason}") from problem
+    return booster
