@@ -19,10 +19,21 @@ from tvm.tirx.buffer import BufferType
 from relay_passes.kernels.blocks import ROLE, all_blocks, annotation
 from relay_passes.kinds import kind_from_name
 
-__all__ = ["FLOPS", "KIND", "RecordFeatures", "buffer_bytes", "kind_of", "launch_of", "launches_of"]
+__all__ = [
+    "FLOPS",
+    "KIND",
+    "RecordFeatures",
+    "bound_extents",
+    "buffer_bytes",
+    "kind_of",
+    "launch_of",
+    "launches_of",
+]
 
 KIND = "hios.kind"
 """PrimFunc attribute: family of the operator."""
+RULE = "hios.rule"
+"""PrimFunc attribute: which rule scheduled it."""
 FLOPS = "hios.flops"
 """PrimFunc attribute: arithmetic operations of one call, as a string (it may pass 2³¹)."""
 
@@ -82,20 +93,25 @@ def launch_of(func: tirx.PrimFunc) -> dict[str, int]:
 def launches_of(func: tirx.PrimFunc) -> list[dict[str, int]]:
     """Return ``grid`` and ``block`` of each launch of a scheduled kernel, in order.
 
-    A loop bound to ``blockIdx`` that is in no other such loop begins a launch. A grid of one
-    block has none: there, every outermost loop bound to ``threadIdx`` begins one.
+    Every outermost loop that is bound to blocks or threads is one launch.
     """
-    launches: list[dict[str, int]] = []
+    return [
+        {
+            "grid": math.prod(v for k, v in extents.items() if k.startswith("blockIdx")),
+            "block": math.prod(v for k, v in extents.items() if k.startswith("threadIdx")),
+        }
+        for extents in bound_extents(func)
+    ]
+
+
+def bound_extents(func: tirx.PrimFunc) -> list[dict[str, int]]:
+    """Return the extent of each thread tag (``blockIdx.x``) of each launch, in order."""
+    launches = []
     for loops in _bound_loops(func.body):
         extents: dict[str, int] = {}
         for tag, extent in loops:
             extents[tag] = max(extent, extents.get(tag, 1))
-        launches.append(
-            {
-                "grid": math.prod(v for k, v in extents.items() if k.startswith("blockIdx")),
-                "block": math.prod(v for k, v in extents.items() if k.startswith("threadIdx")),
-            }
-        )
+        launches.append(extents)
     return launches
 
 

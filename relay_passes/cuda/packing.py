@@ -48,7 +48,8 @@ def pack_imports(cubin: bytes) -> Callable[[Any, bool, str, str], str]:
         symbol = prefix + _SYMBOL
         text.write_text(
             f'.section .rodata\n.globl {symbol}\n.type {symbol}, "object"\n.balign 64\n{symbol}:\n'
-            f'.incbin "{data}"\n.size {symbol}, {len(blob)}\n.section .note.GNU-stack,"",%progbits\n'
+            f'.incbin "{data}"\n.size {symbol}, {len(blob)}\n'
+            '.section .note.GNU-stack,"",%progbits\n'
         )
         return str(text)
 

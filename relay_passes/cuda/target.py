@@ -7,13 +7,11 @@ GPUs of compute capability 8.x, that for ``sm_90`` on 9.x alone (CUDA C++ Progra
 
 from __future__ import annotations
 
-from typing import Any
-
 import tvm
 
 from hios.errors import InvalidOption
 
-__all__ = ["ALLOWS_TF32", "ARCHITECTURES", "DEFAULT_ARCHITECTURE", "allows_tf32", "cuda_target"]
+__all__ = ["ARCHITECTURES", "DEFAULT_ARCHITECTURE", "cuda_target"]
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")
 """Architectures with kernel rules; those that this machine's compiler can make."""
@@ -21,48 +19,33 @@ ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")
 DEFAULT_ARCHITECTURE = "sm_90"
 """Taken where nothing says which GPU it will be."""
 
-ALLOWS_TF32 = "tf32"
-"""Key of a target whose float32 products may round their factors to ten bits of mantissa."""
-
 
 def cuda_target(text: str) -> tvm.target.Target:
-    """Return the target of ``cuda``, ``cuda:ARCH`` or ``cuda:ARCH,tf32``.
+    """Return the target of ``cuda`` or ``cuda:ARCH``.
 
     Parameters
     ----------
     text : str
-        ``ARCH`` is one of `ARCHITECTURES`; without it `DEFAULT_ARCHITECTURE`. ``tf32`` lets
-        float32 products use tensor cores, with factors rounded to TF32.
+        ``ARCH`` is one of `ARCHITECTURES`; without it `DEFAULT_ARCHITECTURE`.
 
     Raises
     ------
     InvalidOption
-        For an unknown architecture or option, naming those that are allowed.
+        For an unknown architecture, naming those that are allowed.
     """
-    _, _, rest = text.partition(":")
-    words = [word.strip() for word in rest.split(",") if word.strip()]
-    keys = ["cuda", "gpu"]
-    if ALLOWS_TF32 in words:
-        words.remove(ALLOWS_TF32)
-        keys.insert(0, ALLOWS_TF32)
-    arch = words.pop(0) if words else DEFAULT_ARCHITECTURE
-    if arch not in ARCHITECTURES or words:
-        wrong = arch if arch not in ARCHITECTURES else words[0]
+    _, colon, arch = text.partition(":")
+    arch = arch if colon else DEFAULT_ARCHITECTURE
+    if arch not in ARCHITECTURES:
         raise InvalidOption(
-            f"target {text!r}: {wrong!r} is no CUDA architecture with kernel rules; use cuda:ARCH "
-            f"with one of {', '.join(ARCHITECTURES)}, and {ALLOWS_TF32} after a comma to allow TF32"
+            f"target {text!r}: {arch!r} is no CUDA architecture with kernel rules; use cuda:ARCH "
+            f"with ARCH one of {', '.join(ARCHITECTURES)}"
         )
-    described: dict[str, Any] = {
-        "kind": "cuda",
-        "keys": keys,
-        "arch": arch,
-        "max_threads_per_block": 1024,
-        "max_shared_memory_per_block": 49152,
-        "thread_warp_size": 32,
-    }
-    return tvm.target.Target(described)
-
-
-def allows_tf32(target: tvm.target.Target) -> bool:
-    """Return whether float32 products may round their factors."""
-    return ALLOWS_TF32 in [str(key) for key in target.keys]
+    return tvm.target.Target(
+        {
+            "kind": "cuda",
+            "arch": arch,
+            "max_threads_per_block": 1024,
+            "max_shared_memory_per_block": 49152,
+            "thread_warp_size": 32,
+        }
+    )

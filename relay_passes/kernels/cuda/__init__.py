@@ -1,5 +1,5 @@
 """Schedule rules for CUDA, one operator family a file, and the legalisations they rely on."""
 
-from relay_passes.kernels.cuda.rules import RULE, ScheduleKernels, legalize_map
+from relay_passes.kernels.cuda.rules import ScheduleKernels, legalize_map
 
-__all__ = ["RULE", "ScheduleKernels", "legalize_map"]
+__all__ = ["ScheduleKernels", "legalize_map"]

@@ -80,10 +80,18 @@ def schedule_depthwise(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     xo, xi = sch.split(x, [None, positions])
     co, ci = sch.split(c, [None, lanes])
     sch.reorder(n, y, xo, co, xi, ci)
-    fused = sch.fuse(n, y, xo, co)
-    block, thread = sch.split(fused, [None, _THREADS])
-    sch.bind(block, "blockIdx.x")
-    sch.bind(thread, "threadIdx.x")
+    # Side by side along channels first; the extents divide, so that no thread idles in a block.
+    along_c = _divisor(int(sch.get(co).extent), _THREADS)
+    along_x = _divisor(int(sch.get(xo).extent), _THREADS // along_c)
+    cb, ct = sch.split(co, [None, along_c])
+    xb, xt = sch.split(xo, [None, along_x])
+    sch.reorder(n, y, xb, cb, xt, ct, xi, ci)
+    sch.bind(sch.fuse(n, y), "blockIdx.x")
+    sch.bind(xb, "blockIdx.y")
+    sch.bind(cb, "blockIdx.z")
+    sch.bind(xt, "threadIdx.y")
+    sch.bind(ct, "threadIdx.x")
+    thread = ct
     sch.vectorize(ci)
     sch.unroll(xi)
     sch.compute_at(main, thread, preserve_unit_loops=True)
@@ -95,3 +103,8 @@ def schedule_depthwise(func: tirx.PrimFunc) -> s_tir.Schedule | None:
         sch.vectorize(c_in)
     sch.decompose_reduction(main, ry)
     return sch
+
+
+def _divisor(extent: int, most: int) -> int:
+    """Return the largest divisor of `extent` up to `most`."""
+    return next(d for d in range(min(extent, most), 0, -1) if extent % d == 0)

@@ -42,10 +42,54 @@ def schedule_generic(func: tirx.PrimFunc) -> s_tir.Schedule | None:
                 sch.compute_inline(block)
             except s_tir.ScheduleError:
                 continue
-    for block in all_blocks(sch):
+    left = all_blocks(sch)
+    if len(left) == 2 and _follows(sch, *left):
+        # What is done with a sum (the mean of a pooling) is done where the sum is.
+        _finish_in_place(sch, *left)
+        return sch
+    for block in left:
         if not _schedule_block(sch, block):
             return None
     return sch
+
+
+def _follows(sch: s_tir.Schedule, reduction: Any, out: Any) -> bool:
+    """Return whether `out` takes each result of `reduction` once, of static shape."""
+    if _is_spatial(sch, reduction) or not _is_spatial(sch, out) or sch.get_consumers(out):
+        return False
+    stmts = sch.get(reduction), sch.get(out)
+    kinds = [v.iter_type for v in stmts[0].iter_vars]
+    if any(k not in (tirx.IterVar.DataPar, tirx.IterVar.CommReduce) for k in kinds):
+        return False
+    outputs = [v.dom.extent for v in stmts[0].iter_vars if v.iter_type == tirx.IterVar.DataPar]
+    wanted = [v.dom.extent for v in stmts[1].iter_vars]
+    loops = [*sch.get_loops(reduction), *sch.get_loops(out)]
+    return (
+        all(_is_static(sch, loop) for loop in loops)
+        and len(sch.get_loops(reduction)) == len(kinds)
+        and len(sch.get_loops(out)) == len(wanted) > 0
+        and math.prod(map(int, outputs)) == math.prod(map(int, wanted))
+        and [int(e) for e in outputs if int(e) > 1] == [int(e) for e in wanted if int(e) > 1]
+        and len(stmts[0].writes) == 1
+    )
+
+
+def _finish_in_place(sch: s_tir.Schedule, reduction: Any, out: Any) -> None:
+    kinds = [v.iter_type for v in sch.get(reduction).iter_vars]
+    loops = sch.get_loops(reduction)
+    spatial = [loop for loop, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.DataPar]
+    reduced = [loop for loop, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.CommReduce]
+    sch.reorder(*spatial, *reduced)
+    outputs = math.prod(int(sch.get(loop).extent) for loop in spatial)
+    depth = math.prod(int(sch.get(loop).extent) for loop in reduced)
+    sch.set_scope(reduction, 0, "local")
+    if depth >= _ACROSS_FROM and outputs < _FULL:
+        thread = _reduce_across(sch, spatial, reduced, _reads_along(sch, reduction))
+        sch.reverse_compute_at(out, thread, preserve_unit_loops=True)
+        return
+    thread = _spread(sch, spatial, 1)
+    sch.reverse_compute_at(out, thread, preserve_unit_loops=True)
+    _reduce_alone(sch, reduction, reduced)
 
 
 def _schedule_block(sch: s_tir.Schedule, block: Any) -> bool:
@@ -67,18 +111,23 @@ def _schedule_block(sch: s_tir.Schedule, block: Any) -> bool:
     depth = math.prod(int(sch.get(loop).extent) for loop in reduced)
     sch.reorder(*spatial, *reduced)
     if depth >= _ACROSS_FROM and outputs < _FULL:
-        _reduce_across(sch, spatial, reduced, _reads_along(sch, block, reduced))
+        _reduce_across(sch, spatial, reduced, _reads_along(sch, block))
         return True
     _spread(sch, spatial, 1)
+    _reduce_alone(sch, block, reduced)
+    return True
+
+
+def _reduce_alone(sch: s_tir.Schedule, block: Any, reduced: list[Any]) -> None:
+    """One thread adds up all of an output's terms."""
     if math.prod(int(sch.get(loop).extent) for loop in reduced[1:]) <= 16:
         for loop in reduced[1:]:
             sch.unroll(loop)
     sch.decompose_reduction(block, reduced[0])
-    return True
 
 
-def _spread(sch: s_tir.Schedule, spatial: list[Any], lanes: int) -> None:
-    """One thread an output, or a vector of `lanes` outputs."""
+def _spread(sch: s_tir.Schedule, spatial: list[Any], lanes: int) -> Any:
+    """One thread an output, or a vector of `lanes` outputs; returns the loop over threads."""
     vector = None
     if lanes > 1:
         outer, vector = sch.split(spatial[-1], [None, lanes])
@@ -90,12 +139,14 @@ def _spread(sch: s_tir.Schedule, spatial: list[Any], lanes: int) -> None:
     sch.bind(thread, "threadIdx.x")
     if vector is not None:
         sch.vectorize(vector)
+    return thread
 
 
-def _reduce_across(
-    sch: s_tir.Schedule, spatial: list[Any], reduced: list[Any], along: bool
-) -> None:
-    """Several threads an output; they stand side by side in memory, or the outputs do."""
+def _reduce_across(sch: s_tir.Schedule, spatial: list[Any], reduced: list[Any], along: bool) -> Any:
+    """Several threads an output; they stand side by side in memory, or the outputs do.
+
+    Returns the loop that the outputs of one thread stand in.
+    """
     outputs = sch.fuse(*spatial) if len(spatial) > 1 else spatial[0]
     depth = sch.fuse(*reduced) if len(reduced) > 1 else reduced[0]
     extent = int(sch.get(depth).extent)
@@ -105,20 +156,20 @@ def _reduce_across(
         sch.reorder(outputs, step, lane)
         sch.bind(outputs, "blockIdx.x")
         sch.bind(lane, "threadIdx.x")
-        return
+        return outputs
     step, lane = sch.split(depth, [None, 8])
     block, thread = sch.split(outputs, [None, 32])
     sch.reorder(block, thread, step, lane)
     sch.bind(block, "blockIdx.x")
     sch.bind(thread, "threadIdx.x")
     sch.bind(lane, "threadIdx.y")
+    return thread
 
 
-def _reads_along(sch: s_tir.Schedule, block: Any, reduced: list[Any]) -> bool:
+def _reads_along(sch: s_tir.Schedule, block: Any) -> bool:
     """Return whether the innermost axis of what is read is one that is reduced."""
     stmt = sch.get(block)
     iterators = {v.var for v in stmt.iter_vars if v.iter_type == tirx.IterVar.CommReduce}
-    _ = reduced
     for region in stmt.reads:
         last = region.region[-1].min
         if any(var in iterators for var in tirx.analysis.undefined_vars(last)):

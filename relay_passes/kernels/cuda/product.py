@@ -29,6 +29,7 @@ Load = Callable[[Any, Any, Any], Any]
 _TILE = "hios.tile"
 _VECTORS = "hios.vectors"
 _EXTENTS = "hios.extents"
+_THROUGH_REGISTERS = "tirx.manifest_shared_memory_local_stage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +159,12 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     *product, leading = map(int, str(annotation(sch, main, _EXTENTS)).split(","))
     if not _as_product(sch, out, product, leading):
         return None
+    if product[0] > 1 and not leading:
+        # Groups: that channel g·n + i belongs to group g must be plain to see for what follows.
+        names = [sch.get(block).name_hint for block in (main, left, right, out)]
+        sch = s_tir.Schedule(tirx.transform.StmtSimplify()(sch.mod))
+        main, left, right, out = (sch.get_sblock(name) for name in names)
 
-    sch.transform_layout(left, ("write", 0), lambda g, m, k: (g, k, m))
     g, m, n, k = sch.get_loops(main)
     mo, ty, mi = sch.split(m, [None, tile.rows // tile.thread_rows, tile.thread_rows])
     no, tx, ni = sch.split(n, [None, tile.columns // tile.thread_columns, tile.thread_columns])
@@ -173,36 +178,39 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.set_scope(main, 0, "local")
 
     _store(sch, out, tx, store)
-    for block, extents, vector in (
-        (left, (tile.rows, tile.depth), left_vector),
-        (right, (tile.depth, tile.columns), right_vector),
-    ):
-        sch.set_scope(block, 0, "shared")
-        sch.compute_at(block, ko)
-        fetched = sch.get_loops(block)[-2:]
-        if block is left and row_order:
-            sch.reorder(*reversed(fetched))
-        elements = math.prod(extents)
-        _, by, bx, lane = sch.split(
-            sch.fuse(*(sch.get_loops(block)[-2:])),
-            [
-                None,
-                tile.rows // tile.thread_rows,
-                tile.columns // tile.thread_columns,
-                _fitting(vector, elements, tile.threads),
-            ],
-        )
-        sch.bind(by, "threadIdx.y")
-        sch.bind(bx, "threadIdx.x")
-        sch.vectorize(lane)
-    # Rows of A are as long as the tile is high; a pad of four elements spreads the transposed
-    # stores over the banks and keeps vectors aligned.
-    sch.storage_align(left, 0, axis=1, factor=8, offset=4)
+    ties = tile.rows // tile.thread_rows, tile.columns // tile.thread_columns
+    # The left factor is read along its depth and stored across it: its vectors pass through
+    # registers. A pad of four elements spreads those stores over the banks.
+    staged = sch.cache_read(main, 0, "shared")
+    sch.transform_layout(staged, ("write", 0), lambda g, m, k: (g, k, m))
+    sch.storage_align(staged, 0, axis=1, factor=8, offset=4)
+    sch.compute_at(staged, ko, preserve_unit_loops=True)
+    left_vector = _fitting(left_vector, tile.rows * tile.depth, tile.threads)
+    m_in, k_in = sch.get_loops(staged)[-2:]
+    k_in, lane = sch.split(k_in, [None, left_vector])
+    pieces = (k_in, m_in) if row_order else (m_in, k_in)
+    sch.reorder(*pieces, lane)
+    _, by, bx = sch.split(sch.fuse(*pieces), [None, *ties])
+    sch.bind(by, "threadIdx.y")
+    sch.bind(bx, "threadIdx.x")
+    sch.vectorize(lane)
+    sch.compute_inline(left)
+    sch.annotate(staged, _THROUGH_REGISTERS, 1)
+
+    sch.set_scope(right, 0, "shared")
+    sch.compute_at(right, ko, preserve_unit_loops=True)
+    fused = sch.fuse(*sch.get_loops(right)[-2:])
+    right_vector = _fitting(right_vector, tile.depth * tile.columns, tile.threads)
+    _, by, bx, lane = sch.split(fused, [None, *ties, right_vector])
+    sch.bind(by, "threadIdx.y")
+    sch.bind(bx, "threadIdx.x")
+    sch.vectorize(lane)
+    sch.annotate(right, _THROUGH_REGISTERS, 1)
 
     left_local = sch.cache_read(main, 0, "local")
     right_local = sch.cache_read(main, 1, "local")
     for local, extent in ((left_local, tile.thread_rows), (right_local, tile.thread_columns)):
-        sch.compute_at(local, ki)
+        sch.compute_at(local, ki, preserve_unit_loops=True)
         last = sch.get_loops(local)[-1]
         if extent > 4:
             _, last = sch.split(last, [None, 4])
@@ -211,6 +219,11 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.unroll(mi)
     sch.unroll(ni)
     sch.decompose_reduction(main, ko)
+    # The next slice is on its way from global memory into registers while this one is worked
+    # on, and goes into the other half of each shared buffer afterwards. In order: left into
+    # registers, left into shared memory, the same of the right factor, the work.
+    sch.annotate(ko, "software_pipeline_stage", [0, 0, 0, 0, 1])
+    sch.annotate(ko, "software_pipeline_order", [0, 3, 1, 4, 2])
     return sch
 
 
@@ -258,7 +271,9 @@ def _as_product(sch: s_tir.Schedule, out: Any, product: list[int], leading: int)
             return row_major(index[:leading], extents[:leading]), row, index[-1]
         return tirx.floordiv(index[-1], columns), row, tirx.floormod(index[-1], columns)
 
-    sch.transform_block_layout(out, tirx.IndexMap.from_func(mapped, ndim=len(extents)))
+    index_type = str(sch.get(out).iter_vars[0].var.ty.dtype)
+    index_map = tirx.IndexMap.from_func(mapped, ndim=len(extents), index_dtype=index_type)
+    sch.transform_block_layout(out, index_map)
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,16 +10,14 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
+from relay_passes.features import RULE
 from relay_passes.kernels.cuda.conv2d import legalize_conv2d
 from relay_passes.kernels.cuda.dense import legalize_matmul, schedule_rows
 from relay_passes.kernels.cuda.depthwise import schedule_depthwise
 from relay_passes.kernels.cuda.generic import schedule_generic
 from relay_passes.kernels.cuda.product import schedule_product
 
-__all__ = ["RULE", "ScheduleKernels", "legalize_map"]
-
-RULE = "hios.rule"
-"""PrimFunc attribute: which rule scheduled it."""
+__all__ = ["ScheduleKernels", "legalize_map"]
 
 
 def legalize_map(target: tvm.target.Target) -> dict[str, Callable[[Any, Any], Any]]:
@@ -48,23 +47,18 @@ class ScheduleKernels:
         new = tvm.IRModule(dict(mod.functions_items()), attrs=mod.attrs)
         for gvar, func in mod.functions_items():
             if isinstance(func, tirx.PrimFunc):
-                new.update_func(gvar, self._schedule(func))
+                new.update_func(gvar, self._schedule(_with_short_indices(func)))
         return new
 
     def _schedule(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         if not isinstance(func.body, s_tir.SBlockRealize):
             return func  # a call of a library routine (sorting): nothing to schedule
-        for name, rule in _RULES:
+        for name, rule in (*_RULES, ("row reduction", self._rows), ("generic", schedule_generic)):
             sch = rule(func)
             if sch is not None:
-                break
-        else:
-            name, sch = "row reduction", self._rows(func)
-            if sch is None:
-                name, sch = "generic", schedule_generic(func)
-            if sch is None:
-                return func
-        return sch.mod["main"].with_attr("tirx.is_scheduled", True).with_attr(RULE, name)
+                scheduled = sch.mod["main"].with_attr("tirx.is_scheduled", True)
+                return scheduled.with_attr(RULE, name)
+        return func
 
     def _rows(self, func: tirx.PrimFunc) -> Any:
         """Schedule chains of reductions over one axis (softmax, layer norm) as one kernel."""
@@ -77,6 +71,19 @@ class ScheduleKernels:
         if len(reductions) < 2:
             return None
         return dlight.gpu.GeneralReduction().apply(func, self.target, False)
+
+
+def _with_short_indices(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Return `func` with 32-bit indices where its buffers are small enough.
+
+    A GPU divides 64-bit numbers several times slower than 32-bit ones, and im2col divides.
+    """
+    types = [param.ty for param in func.params]
+    large = any(math.prod(int(s) for s in ty.shape) >= 1 << 31 for ty in types)
+    if large or any("int64" in str(ty.dtype.dtype) for ty in types):
+        return func
+    module = tvm.IRModule({"main": func})
+    return tirx.transform.ForceNarrowIndexToInt32()(module)["main"]
 
 
 _RULES: tuple[tuple[str, Callable[[tirx.PrimFunc], s_tir.Schedule | None]], ...] = (

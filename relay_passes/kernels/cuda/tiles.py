@@ -100,7 +100,11 @@ def choose_product_tile(
     slice_depth = 8 if channels % 16 and channels % 8 == 0 else 16
     processors = LIMITS[arch].count if arch in LIMITS else LIMITS["sm_90"].count
     rated = []
-    for tile_rows, tile_columns, thread_rows, thread_columns in _SHAPES:
+    # An axis of extent one is no axis to the scheduler: all threads along it would be the same.
+    shapes = _SHAPES
+    if rows == 1 or columns == 1:
+        shapes = ((1 if rows == 1 else 128, 1 if columns == 1 else 128, 1, 1),)
+    for tile_rows, tile_columns, thread_rows, thread_columns in shapes:
         tile = ProductTile(tile_rows, tile_columns, slice_depth, thread_rows, thread_columns)
         blocks = batch * math.ceil(rows / tile_rows) * math.ceil(columns / tile_columns)
         rated.append((_cycles(tile, blocks, depth, processors), blocks, tile))
