@@ -251,6 +251,7 @@ class CudaBackend:
     def _recovering(self, what: str) -> Iterator[None]:
         """Leave streams idle behind a failure, and give everything back if a device is lost."""
         try:
+            self._driver.enter(self._ordinals[0])
             yield
         except (KernelFailed, CudaFailed) as problem:
             shown = None if self._streams is None else self._streams.drain()

@@ -94,6 +94,10 @@ class CudaDriver:
         """Return whether `device` can read and write memory of `peer`."""
         return bool(check(device, Device(device).can_access_peer, peer))
 
+    def enter(self, device: int) -> None:
+        """Make a device current."""
+        check(device, runtime.cudaSetDevice, device)
+
     def create_stream(self, device: int) -> Stream:
         """Make a non-blocking stream."""
         found = self._enter(device)

@@ -217,6 +217,10 @@ class Driver(Protocol):
         """Return whether `device` can read and write memory of `peer`."""
         ...
 
+    def enter(self, device: int) -> None:
+        """Make a device the current one of this thread; a run may come from any thread."""
+        ...
+
     def create_stream(self, device: int) -> Stream:
         """Make a stream that does not synchronise with the legacy one."""
         ...

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from graph_executor.cuda.cards import DeviceHealth
-from graph_executor.cuda.devices import ordinal_of
+from graph_executor.cuda.devices import check_architecture, check_devices, ordinal_of
 from graph_executor.cuda.driver import Driver, Stream
 from graph_executor.cuda.memory import Arenas
-from graph_executor.cuda.open import is_installed
+from graph_executor.cuda.open import is_installed, open_driver
 from graph_executor.cuda.stopwatch import Stopwatch
 from graph_executor.group_graph import GroupGraph, InputPool, group_graph
 from graph_executor.group_timer import Round, TimedDevice
@@ -30,7 +30,7 @@ from hios.ir.ids import DeviceId, OpId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Device, Machine
 
-__all__ = ["CudaGroupRun", "CudaGroupTimer", "launch_order"]
+__all__ = ["CudaGroupRun", "CudaGroupTimer", "launch_order", "open_cuda_timer"]
 
 _HOME = DeviceId(0)
 _REPEATS = 10
@@ -162,6 +162,22 @@ class CudaGroupTimer:
         if self._sentinel is not None:
             self._sentinel.close()
             self._sentinel = None
+
+
+def open_cuda_timer(compiled: CompiledGraph, device: Device) -> CudaGroupTimer:
+    """Return a timer for a CUDA device of this host.
+
+    Raises
+    ------
+    DeviceUnavailable
+        When it is not there.
+    MissingDependency
+        When cuda-core or cuda-bindings is not installed.
+    """
+    driver = open_driver()
+    ordinals = check_devices(driver, Machine("measure", (device,)))
+    check_architecture(driver, ordinals, compiled.library.target)
+    return CudaGroupTimer(compiled, device, driver)
 
 
 def _ask_nvml(ordinal: int) -> DeviceHealth | None:

@@ -167,6 +167,9 @@ class ModelDriver:
     def can_access_peer(self, device: int, peer: int) -> bool:
         return device != peer and (device, peer) not in self.not_peers
 
+    def enter(self, device: int) -> None:
+        self._called("enter", device)
+
     def create_stream(self, device: int) -> Stream:
         self._not_in_capture("create_stream")
         self._called("create_stream", device)

@@ -205,6 +205,8 @@ def test_devices_streams_and_events(log):
     assert (facts.architecture, facts.free_bytes, facts.memory_bytes) == ("sm_90", 7, 9)
     assert facts.limits["threads"] == 2048
     assert driver.can_access_peer(0, 1)
+    driver.enter(1)
+    assert named(log, "cudaSetDevice") == [(1,)]
     stream, event = driver.create_stream(1), driver.create_event(1, True)
     assert named(log, "Device.create_stream")[0][1]["options"].nonblocking is True
     assert named(log, "Device.create_event")[0][1]["options"].timing_enabled is True
