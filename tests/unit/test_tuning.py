@@ -60,7 +60,13 @@ def tuned(tmp_path_factory, target):
     tasks = [convolution(tuning_tasks(one_convolution(), target))]
     database = TuningDatabase(root, target, create=True)
     seen = []
-    report = tune(tasks, database, TuneOptions(2, batch=2), None, lambda *told: seen.append(told))
+    report = tune(
+        tasks,
+        database,
+        TuneOptions(2, batch=2, population=4),
+        None,
+        lambda *told: seen.append(told),
+    )
     return root, report, seen
 
 
@@ -183,6 +189,7 @@ def test_the_command_and_a_tracker(tmp_path, capfd, monkeypatch):
     )
     try:
         command = ["tune", tmp_path / "tiny.onnx", "--trials", "2", "--batch", "2", "--json"]
+        command += ["--population", "4"]
         command += ["--database", tmp_path / "db", "--tracker", place, "--key", "here"]
         until = time.monotonic() + 60
         while True:
