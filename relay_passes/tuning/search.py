@@ -9,7 +9,6 @@ called times how long it takes now.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -26,13 +25,13 @@ from tvm.s_tir import meta_schedule as ms
 from hios.entry_store import EntryStore
 from hios.errors import DeviceUnavailable, InvalidOption
 from relay_passes.tuning.choose import judge
+from relay_passes.tuning.context import tune_context
 from relay_passes.tuning.database import TuningDatabase, Verdict
 from relay_passes.tuning.tasks import TuningTask
 
 __all__ = ["KernelReport", "Tracker", "TuneOptions", "TuneReport", "tune"]
 
 _FAILED_S = 1e10
-_LOG = logging.getLogger("hios.tuning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +199,7 @@ class _Search:
         self.before = sum(self.trials.values())
         self.best_us: dict[str, float] = {}
         self.contexts: dict[str, Any] = {}
-        cores = len(os.sched_getaffinity(0))
+        self.cores = cores = len(os.sched_getaffinity(0))
         self.target = _with_cores(database.target, cores)
         self.runner = _runner(options.tracker)
         self.model = ms.cost_model.XGBModel(num_tuning_cores=cores)
@@ -242,18 +241,12 @@ class _Search:
     def _open(self, task: TuningTask) -> bool:
         """Prepare the search of a kernel; False when MetaSchedule knows no way to schedule it."""
         population = self.options.population
-        context = ms.TuneContext(
-            mod=task.workload,
-            target=self.target,
-            space_generator="post-order-apply",
-            search_strategy=ms.search_strategy.EvolutionarySearch(
-                population_size=population, init_min_unmeasured=min(50, population // 2)
-            ),
-            task_name=task.name,
-            rand_state=self.options.seed + 1,
-            num_threads=len(os.sched_getaffinity(0)),
-            logger=_LOG,
-        ).clone()
+        strategy = ms.search_strategy.EvolutionarySearch(
+            population_size=population, init_min_unmeasured=min(50, population // 2)
+        )
+        context = tune_context(
+            task.workload, self.target, strategy, task.name, self.options.seed, self.cores
+        )
         spaces = context.generate_design_space()
         if not spaces:
             return False
@@ -341,7 +334,7 @@ class _Search:
     def _build(self, mods: Sequence[Any]) -> list[Any]:
         # In threads of this process: MetaSchedule's own builder starts processes for each batch,
         # which import TVM and its tensor intrinsics for many seconds before they compile.
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "hios-tune") as pool:
+        with ThreadPoolExecutor(self.cores, "hios-tune") as pool:
             return list(pool.map(self._build_one, mods))
 
     def _build_one(self, mod: Any) -> Any:
