@@ -82,4 +82,4 @@ class LinkedKernelLibrary:
         StorageError
             When the file cannot be written.
         """
-        write_bytes(path, self.data)
+        write_bytes(path, bytes(self.data))

@@ -37,6 +37,13 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
     show_default=True,
     help="Schedules that are compiled together.",
 )
+@click.option(
+    "--population",
+    type=click.IntRange(min=4),
+    default=128,
+    show_default=True,
+    help="Schedules weighed by the cost model before each batch.",
+)
 @click.option("--tracker", metavar="HOST:PORT", help="Measure on a machine of this RPC tracker.")
 @click.option("--key", metavar="KEY", help="Name of that machine at the tracker.")
 @model_options
@@ -46,6 +53,7 @@ def command(
     trials: int,
     budget: str | None,
     batch: int,
+    population: int,
     tracker: str | None,
     key: str | None,
     model: ModelChoice,
@@ -79,7 +87,7 @@ def command(
 
     target = resolve_target(model.target or "llvm")
     lent = None if place is None or key is None else Tracker(*place, key)
-    options = TuneOptions(trials, seconds, batch, model.seed, lent)
+    options = TuneOptions(trials, seconds, batch, population, model.seed, lent)
     folder = cache_folder(model.cache)
     with progress_bar("tune", output.quiet or output.json) as report:
         report("import", 0.0)

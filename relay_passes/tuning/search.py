@@ -8,10 +8,13 @@ called times how long it takes now.
 
 from __future__ import annotations
 
-import logging
+import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +25,13 @@ from tvm.s_tir import meta_schedule as ms
 from hios.entry_store import EntryStore
 from hios.errors import DeviceUnavailable, InvalidOption
 from relay_passes.tuning.choose import judge
+from relay_passes.tuning.context import tune_context
 from relay_passes.tuning.database import TuningDatabase, Verdict
 from relay_passes.tuning.tasks import TuningTask
 
 __all__ = ["KernelReport", "Tracker", "TuneOptions", "TuneReport", "tune"]
 
 _FAILED_S = 1e10
-_LOG = logging.getLogger("hios.tuning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ class TuneOptions:
         Stop after this many seconds; None for no limit.
     batch
         Candidates that are built together.
+    population
+        Schedules that the search keeps before it proposes a batch: more cost more time for
+        each batch, and may propose better ones.
     seed
         Of the search.
     tracker
@@ -61,6 +67,7 @@ class TuneOptions:
     trials: int
     budget_s: float | None = None
     batch: int = 16
+    population: int = 128
     seed: int = 0
     tracker: Tracker | None = None
 
@@ -72,6 +79,8 @@ class TuneOptions:
         InvalidOption
             When one is out of range.
         """
+        if self.population < 4:
+            raise InvalidOption(f"a population of {self.population}; need at least 4")
         if self.trials < 1 or self.batch < 1:
             raise InvalidOption(f"{self.trials} trials in batches of {self.batch}: need at least 1")
         if self.budget_s is not None and self.budget_s <= 0.0:
@@ -190,20 +199,18 @@ class _Search:
         self.before = sum(self.trials.values())
         self.best_us: dict[str, float] = {}
         self.contexts: dict[str, Any] = {}
-        cores = len(os.sched_getaffinity(0))
+        self.cores = cores = len(os.sched_getaffinity(0))
         self.target = _with_cores(database.target, cores)
-        self.builder = ms.builder.LocalBuilder(max_workers=cores)
         self.runner = _runner(options.tracker)
         self.model = ms.cost_model.XGBModel(num_tuning_cores=cores)
 
     def run(self, started: float) -> str:
         """Run trials until there are enough; return why it ended."""
         left = [task for task in self.tasks if self._open(task)]
-        for task in left:
-            if self._is_over(started):
-                return self._is_over(started)
-            self.report(f"{task.name}, as it is", self._fraction(started))
-            seconds = self._measure([task.rule])[0]
+        if self._is_over(started):
+            return self._is_over(started)
+        self.report("kernels as they are", self._fraction(started))
+        for task, seconds in zip(left, self._measure([task.rule for task in left]), strict=True):
             self.best_us[task.key] = _FAILED_S if seconds is None else seconds * 1e6
         while left:
             task = max(left, key=self._urgency)
@@ -233,16 +240,13 @@ class _Search:
 
     def _open(self, task: TuningTask) -> bool:
         """Prepare the search of a kernel; False when MetaSchedule knows no way to schedule it."""
-        context = ms.TuneContext(
-            mod=task.workload,
-            target=self.target,
-            space_generator="post-order-apply",
-            search_strategy="evolutionary",
-            task_name=task.name,
-            rand_state=self.options.seed + 1,
-            num_threads=len(os.sched_getaffinity(0)),
-            logger=_LOG,
-        ).clone()
+        population = self.options.population
+        strategy = ms.search_strategy.EvolutionarySearch(
+            population_size=population, init_min_unmeasured=min(50, population // 2)
+        )
+        context = tune_context(
+            task.workload, self.target, strategy, task.name, self.options.seed, self.cores
+        )
         spaces = context.generate_design_space()
         if not spaces:
             return False
@@ -328,8 +332,20 @@ class _Search:
         return times
 
     def _build(self, mods: Sequence[Any]) -> list[Any]:
-        inputs = [ms.builder.BuilderInput(mod, self.target) for mod in mods]
-        return list(self.builder.build(inputs))
+        # In threads of this process: MetaSchedule's own builder starts processes for each batch,
+        # which import TVM and its tensor intrinsics for many seconds before they compile.
+        with ThreadPoolExecutor(self.cores, "hios-tune") as pool:
+            return list(pool.map(self._build_one, mods))
+
+    def _build_one(self, mod: Any) -> Any:
+        folder = Path(tempfile.mkdtemp(prefix="hios-trial-"))
+        path = folder / "kernel.so"
+        try:
+            tvm.compile(mod, target=self.target).export_library(str(path))
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            return ms.builder.BuilderResult(None, str(error).strip().splitlines()[-1])
+        return ms.builder.BuilderResult(str(path), None)
 
     def _run(self, built: Any, args_info: Any) -> Any:
         if built.artifact_path is None:
@@ -343,8 +359,6 @@ def _with_cores(target: tvm.target.Target, cores: int) -> tvm.target.Target:
     """Return the target with its number of cores, which MetaSchedule's rules ask for."""
     if str(target.kind.name) != "llvm":
         return target
-    import json
-
     return tvm.target.Target({**json.loads(str(target)), "num-cores": cores})
 
 
@@ -373,4 +387,4 @@ def _runner(tracker: Tracker | None) -> Any:
 def _remove(built: Sequence[Any]) -> None:
     for result in built:
         if result.artifact_path is not None:
-            ms.utils.remove_build_dir(str(Path(result.artifact_path)))
+            shutil.rmtree(Path(str(result.artifact_path)).parent, ignore_errors=True)

