@@ -45,8 +45,17 @@ SUITES = {
             "zoo:randwire_small@224",
             "light:squeezenet",
         ),
-        engines=("sequential", "hios-lp", "auto", "wide", "build", "tvm-ours-all", "ort"),
-        budget_s=15.0,
+        engines=(
+            "sequential",
+            "hios-lp",
+            "auto",
+            "wide",
+            "build",
+            "ort",
+            "-ort-cuda",
+            "-ort-tensorrt",
+        ),
+        budget_s=12.0,
     ),
 }
 

@@ -15,6 +15,7 @@ from hios_tvm.cli.options import (
     machine_options,
     model_options,
     output_options,
+    parse_devices,
     parse_shapes,
 )
 from hios_tvm.cli.terminal import Progress, console, progress_bar
@@ -108,7 +109,7 @@ def command(
     contenders = choose(engines.split(",") if engines else [])
     budget_s = None if budget is None else parse_seconds(budget)
     options = ContestOptions(repeat=repeat, budget_s=budget_s, baseline=baseline)
-    base = Setting(source, parse_shapes(model.shapes), _devices(machine), machine.streams)
+    base = Setting(source, parse_shapes(model.shapes), parse_devices(machine), machine.streams)
 
     def subject_of(setting: Setting) -> Subject:
         return Subject(
@@ -190,9 +191,3 @@ def _command_line() -> str:
     import shlex
 
     return "hios " + shlex.join(sys.argv[1:])
-
-
-def _devices(choice: MachineChoice) -> int | str | None:
-    """Return ``--devices`` as a count, a list of names, or None."""
-    text = choice.devices
-    return int(text) if text is not None and text.isascii() and text.isdigit() else text

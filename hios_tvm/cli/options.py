@@ -28,6 +28,7 @@ __all__ = [
     "machine_options",
     "model_options",
     "output_options",
+    "parse_devices",
     "parse_settings",
     "parse_shapes",
     "scheduler_options",
@@ -259,6 +260,24 @@ output_options = _packed(
     click.option("--json", is_flag=True, help="Print one JSON object instead of tables."),
     click.option("--quiet", is_flag=True, help="No progress on standard error."),
 )
+
+
+def parse_devices(choice: MachineChoice) -> int | str | None:
+    """Return ``--devices`` as a count, a list of names, or None.
+
+    Raises
+    ------
+    InvalidOption
+        When the count is beyond what is supported.
+    """
+    from hios.ir.presets import MAX_DEVICES
+
+    text = choice.devices
+    if text is None or not (text.isascii() and text.isdigit()):
+        return text
+    if len(text) > 4 or int(text) > MAX_DEVICES:
+        raise InvalidOption(f"--devices {text}: at most {MAX_DEVICES} are supported")
+    return int(text)
 
 
 def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ from hios.graph_file import read_graph_file
 from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId
 from hios.ir.machine import Machine
-from hios.ir.presets import MAX_DEVICES, abstract_machine
+from hios.ir.presets import abstract_machine
 from hios.ir.schedule import Schedule
 from hios.ir.serial import read_bytes, write_bytes
 from hios.ir.validation import validate_schedule
@@ -30,6 +30,7 @@ from hios_tvm.cli.options import (
     ModelChoice,
     OutputChoice,
     SchedulerChoice,
+    parse_devices,
     parse_settings,
     parse_shapes,
 )
@@ -289,12 +290,12 @@ def _load_kernels(
         artifact = load_artifact(source)
         place = artifact.machine
         if chosen != (None, None, None):
-            place = resolve_machine(_devices(machine), machine.machine, machine.streams)
+            place = resolve_machine(parse_devices(machine), machine.machine, machine.streams)
             validate_schedule(artifact.compiled.graph, place, artifact.schedule)
         return _Kernels(artifact.compiled, place, artifact.schedule)
     from hios_tvm.sources import compile_model
 
-    place = resolve_machine(_devices(machine), machine.machine, machine.streams, model.target)
+    place = resolve_machine(parse_devices(machine), machine.machine, machine.streams, model.target)
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
@@ -329,7 +330,7 @@ def _load_schedule(path: Path, graph: OpGraph, machine: Machine) -> Schedule:
 
 def _graph_file_problem(source: str, choice: MachineChoice, costs: str | None) -> Problem:
     file = read_graph_file(source)
-    devices = _devices(choice)
+    devices = parse_devices(choice)
     if choice.machine is None and not isinstance(devices, str):
         count = _GRAPH_FILE_DEVICES if devices is None else devices
         machine = abstract_machine(count, choice.streams or 1)
@@ -344,13 +345,3 @@ def _graph_file_problem(source: str, choice: MachineChoice, costs: str | None) -
         )
     table = TableCosts.from_json(read_bytes(costs), file.graph, machine, what=costs)
     return Problem(file.graph, machine, table)
-
-
-def _devices(choice: MachineChoice) -> int | str | None:
-    """Return ``--devices`` as a count, a list of names, or None."""
-    text = choice.devices
-    if text is None or not (text.isascii() and text.isdigit()):
-        return text
-    if len(text) > 4 or int(text) > MAX_DEVICES:
-        raise InvalidOption(f"--devices {text}: at most {MAX_DEVICES} are supported")
-    return int(text)
