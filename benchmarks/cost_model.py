@@ -11,12 +11,14 @@ import statistics
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.cost_model_plot import draw_calibration
 from cost_model.dataset import Dataset, build_dataset
@@ -27,7 +29,7 @@ from cost_model.operator_features import operator_rows
 from cost_model.records import GroupRecord
 from cost_model.splits import SPLITS, fold_number, folds_of, network_of
 from cost_model.store import read_records
-from cost_model.train import Fitted, TrainOptions, fit, fit_point, margin_of
+from cost_model.train import Fitted, TrainOptions, fit, predict_quickly
 from graph_executor.host import cpu_name
 from hios.ir.serial import encode_json, write_bytes
 from hios_tvm.cli.terminal import Progress, print_json, progress_bar
@@ -107,18 +109,15 @@ def learning_curve(
             if len(few) < 10:
                 continue
             train, test = data.take(few), data.take(fold.test)
-            raw = fit_point(train, options).predict(
-                test.features, margin_of(test.basis, options.base)
-            )[:, 0]
-            floor = np.log(test.basis.longest_us / test.basis.sum_us)
-            error = np.abs(np.expm1(np.maximum(raw, floor) - test.target))
+            found = predict_quickly(train, test, options)
+            error = np.abs(np.expm1(found - test.target))
             errors.append(error)
             counts.append(len(few))
             clusters += [network_of(model) for model in test.models]
         if not errors:
             continue
         every = np.concatenate(errors)
-        interval = bootstrap(lambda at, every=every: float(every[at].mean()), clusters)
+        interval = bootstrap(partial(_mean, every), clusters)
         points.append(
             {
                 "fraction": fraction,
@@ -172,6 +171,10 @@ def prediction_speed(data: Dataset, fitted: Fitted, repeat: int = 7) -> dict[str
         "batch": float(len(groups)),
         "features": float(len(FEATURES)),
     }
+
+
+def _mean(values: npt.NDArray[np.float64], at: npt.NDArray[np.intp]) -> float:
+    return float(values[at].mean())
 
 
 def _counts(records: list[GroupRecord], damaged: int) -> dict[str, Any]:

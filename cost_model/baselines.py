@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from cost_model.dataset import Dataset
 from cost_model.features import FEATURES
+from cost_model.train import fit_start
 
 __all__ = ["BASELINES", "Baseline"]
 
@@ -47,6 +48,12 @@ def shared_cores(_train: Dataset, test: Dataset) -> Floats:
     return _target(test, test.basis.shared_us)
 
 
+def shared_cores_started(train: Dataset, test: Dataset) -> Floats:
+    """Return `shared_cores` plus what starting and joining streams takes, fitted."""
+    start = fit_start(train, "shared")
+    return _target(test, test.basis.shared_us + start.overhead_us)
+
+
 def linear(train: Dataset, test: Dataset) -> Floats:
     """Return T = a·ΣTg + b·max Tg + c·Σbytes / bandwidth, fitted to relative errors.
 
@@ -79,6 +86,7 @@ BASELINES: dict[str, Baseline] = {
     "LB": bound,
     "½Σ + ½max": half,
     "shared cores": shared_cores,
+    "shared cores + start": shared_cores_started,
     "linear on bandwidth": linear,
     "nearest neighbour": nearest,
 }

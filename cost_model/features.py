@@ -2,14 +2,16 @@
 
 The same arrays describe groups that were measured and stages that a scheduler asks about: rows
 of operators (`cost_model.operator_features`), which of them form a chain, and which chains form
-a group. Everything is a reduction over these, for all groups at once, and no feature depends on
-which stream a chain is on.
+a group. Everything is a reduction over these, in one compiled loop over all groups, and no
+feature depends on which stream a chain is on.
 
 Beside the features, `Basis` holds the quantities that targets, margins and clamps are made of.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,12 +41,10 @@ _SUMMED = ("narrow", "demand", "bandwidth", "compute", "set", "waves")
 _SLOT = ("time", "demand", "bandwidth", "compute", "waves", "tail")
 """Of each of the two longest operators; its time over ΣTg."""
 
-_SUMMED_AT = [_CHAIN.index(name) for name in _SUMMED]
+_SUMMED_AT = tuple(_CHAIN.index(name) for name in _SUMMED)
 
 _FAMILIES = (Column.CONV, Column.DEPTHWISE, Column.DENSE, Column.POOL, Column.OTHER)
 
-_ADD = slice(0, Column.COUNT + 1)
-_PEAK = slice(Column.WAVES, Column.WORKING_SET + 1)
 
 _SETTING = ("units", "bandwidth", "peak", "cache", "is_graph", "is_cold")
 
@@ -56,7 +56,7 @@ FEATURES: tuple[str, ...] = (
     *(f"{name}_sum" for name in _SUMMED),
     *(f"{name}_mean" for name in ("demand", "bandwidth", "compute", "memory_bound")),
     *(f"{column.name.lower()}_share" for column in _FAMILIES),
-    *(f"{Column(c).name.lower()}_op_max" for c in range(_PEAK.start, _PEAK.stop)),
+    *(f"{Column(c).name.lower()}_op_max" for c in range(Column.WAVES, len(Column))),
     *("second_chain", "second_chain_narrow", "complement"),
     *(f"slot{slot}_{name}" for slot in (1, 2) for name in _SLOT),
     *_SETTING,
@@ -161,92 +161,23 @@ def group_features(
 
     Notes
     -----
-    O(operators); about a hundred numpy calls however many groups there are.
+    O(operators), some hundred nanoseconds a group. The loop is compiled when it is first needed.
     """
-    ops = rows[layout.rows]
-    chains, groups = layout.chains, layout.groups
-    n_groups = len(groups)
-    settings = np.broadcast_to(settings, (n_groups, len(_SETTING)))
-    units, bandwidth, peak = settings[:, 0], settings[:, 1], settings[:, 2]
-    counts = np.diff(groups, append=len(chains))
-    owner = np.repeat(np.arange(n_groups), counts)
-
-    of_chain = np.add.reduceat(ops[:, _ADD], chains, axis=0)
-    time, narrow = of_chain[:, Column.SOLO], of_chain[:, Column.NARROW]
-    total = np.add.reduceat(of_chain, groups, axis=0)
-    sums = total[:, Column.SOLO]
-
-    traffic_us = _over(total[:, Column.BYTES], bandwidth * 1e3)
-    compute_us = _over(total[:, Column.FLOPS], peak * 1e3)
-    longest = np.maximum.reduceat(time, groups)
-    bound = np.minimum(sums, np.maximum(longest, np.maximum(traffic_us, compute_us)))
-    half = 0.5 * sums + 0.5 * np.maximum(total[:, Column.DEMAND], longest)
-    shared = half
-    if is_cpu:
-        shared = _shared_cores(
-            time, narrow, total[:, Column.NARROW], longest, units, groups, counts
-        )
-    basis = Basis(sums, longest, bound, shared, half, traffic_us)
-
-    lengths = of_chain[:, Column.COUNT]
-    sums_of_owner = sums[owner]
-    peaks = np.maximum.reduceat(ops[:, _PEAK], chains, axis=0)
-    values = np.empty((len(chains), len(_CHAIN)))
-    values[:, 0] = time / sums_of_owner
-    values[:, 1] = narrow / sums_of_owner
-    values[:, 2:6] = of_chain[:, Column.DEMAND : Column.MEMORY_BOUND + 1] / time[:, None]
-    values[:, 6] = peaks[:, Column.WORKING_SET - _PEAK.start]
-    values[:, 7] = ops[chains, Column.WAVES]
-
+    n_groups = len(layout.groups)
     found = np.empty((n_groups, len(FEATURES)), np.float32)
-    found[:, 0] = counts
-    found[:, 1] = total[:, Column.COUNT]
-    found[:, 2] = np.maximum.reduceat(lengths, groups)
-    found[:, 3] = counts / units
-    ends = np.add.reduceat(lengths, groups).astype(np.intp).cumsum()
-    first, second = _two_longest(ops[:, Column.SOLO], ends)
-    found[:, 4] = np.log(sums)
-    found[:, 5] = np.log(ops[first, Column.SOLO])
-    found[:, 6] = np.log1p(total[:, Column.BYTES])
-    found[:, 7] = np.log1p(total[:, Column.FLOPS])
-    found[:, 8] = found[:, 7] - found[:, 6]
-    found[:, 9] = np.log(bound / sums)
-    found[:, 10] = np.log(shared / sums)
-    found[:, 11] = np.log(half / sums)
-    added = np.add.reduceat(values, groups, axis=0)
-    squares = np.add.reduceat(values * values, groups, axis=0)
-    mean = added / counts[:, None]
-    variance = np.maximum(0.0, squares / counts[:, None] - mean * mean)
-    at, width = 12, len(_CHAIN)
-    for extreme in (
-        np.maximum.reduceat(values, groups, axis=0),
-        np.minimum.reduceat(values, groups, axis=0),
-        np.sqrt(variance),
-    ):
-        found[:, at : at + width] = extreme
-        at += width
-    found[:, at : at + len(_SUMMED)] = added[:, _SUMMED_AT]
-    at += len(_SUMMED)
-    found[:, at : at + 4] = total[:, Column.DEMAND : Column.MEMORY_BOUND + 1] / sums[:, None]
-    found[:, at + 4 : at + 9] = total[:, Column.CONV : Column.OTHER + 1] / sums[:, None]
-    found[:, at + 9 : at + 14] = np.maximum.reduceat(peaks, groups, axis=0)
-    at += 14
-    one, other = _two_longest(time, np.cumsum(counts))
-    found[:, at] = values[other, 0]
-    found[:, at + 1] = values[other, 1]
-    # Whether one of the two longest chains wants bandwidth while the other wants arithmetic.
-    found[:, at + 2] = np.abs(values[one, 5] - values[other, 5])
-    at += 3
-    for chosen in (first, second):
-        op = ops[chosen]
-        found[:, at] = op[:, Column.SOLO] / sums
-        found[:, at + 1 : at + 4] = (
-            op[:, Column.DEMAND : Column.COMPUTE + 1] / op[:, Column.SOLO, None]
+    basis = np.empty((len(Basis.__slots__), n_groups))
+    if n_groups:
+        _compiled_fill()(
+            rows,
+            layout.rows,
+            np.append(layout.chains, len(layout.rows)),
+            np.append(layout.groups, len(layout.chains)),
+            np.broadcast_to(settings, (n_groups, len(_SETTING))),
+            is_cpu,
+            found,
+            basis,
         )
-        found[:, at + 4 : at + 6] = op[:, Column.WAVES : Column.TAIL + 1]
-        at += len(_SLOT)
-    found[:, at:] = settings
-    return found, basis
+    return found, Basis(*basis)
 
 
 def _starts(lengths: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
@@ -254,40 +185,180 @@ def _starts(lengths: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     return starts
 
 
-def _over(work: Floats, rate: Floats) -> Floats:
-    """Return work / rate, 0 where the rate is unknown (0)."""
-    return np.divide(work, rate, out=np.zeros_like(work), where=rate > 0.0)
+@cache
+def _compiled_fill() -> Any:
+    """Return `_fill` compiled; numba is imported when the first group is looked at."""
+    from hios.schedulers.search.compiled import compiled
+
+    return compiled(_fill)
 
 
-def _two_longest(
-    times: Floats, ends: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return where the longest and the second longest of each run of `times` stand.
+_N_ADDED = int(Column.COUNT) + 1
+_N_PEAKS = int(Column.WORKING_SET) - int(Column.WAVES) + 1
+_N_CHAIN = len(_CHAIN)
+_N_FAMILIES = len(_FAMILIES)
+_SOLO, _NARROW, _FLOPS, _BYTES = (
+    int(Column.SOLO),
+    int(Column.NARROW),
+    int(Column.FLOPS),
+    int(Column.BYTES),
+)
+_DEMAND, _CONV, _COUNT, _WAVES = (
+    int(Column.DEMAND),
+    int(Column.CONV),
+    int(Column.COUNT),
+    int(Column.WAVES),
+)
 
-    `ends` are the ends of the runs. A run of one gives the same place twice.
-    """
-    lengths = np.diff(ends, prepend=0)
-    owner = np.repeat(np.arange(len(ends)), lengths)
-    ordered = np.lexsort((-times, owner))
-    starts = ends - lengths
-    return ordered[starts], ordered[np.minimum(starts + 1, ends - 1)]
 
-
-def _shared_cores(
-    time: Floats,
-    narrow: Floats,
-    total_narrow: Floats,
-    longest: Floats,
-    units: Floats,
+def _fill(
+    rows: Rows,
+    order: npt.NDArray[np.intp],
+    chains: npt.NDArray[np.intp],
     groups: npt.NDArray[np.intp],
-    counts: npt.NDArray[np.intp],
-) -> Floats:
-    """Return `hios.costs.table.shared_cores_us` of each group."""
-    share = np.maximum(1.0, units / counts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        weight = np.where(units > 1, (1 / share - 1 / units) / (1 - 1 / units), 0.0)
-    weight = np.repeat(np.where(counts > 1, weight, 0.0), counts)
-    slowest = np.maximum.reduceat(time + (narrow - time) * weight, groups)
-    together = np.maximum(np.maximum(longest, slowest), total_narrow / units)
-    alone = (counts == 1) | (units == 1)
-    return np.where(alone, np.add.reduceat(time, groups), together)
+    settings: Floats,
+    is_cpu: bool,
+    found: npt.NDArray[np.float32],
+    basis: Floats,
+) -> None:
+    """Write features and basis of all groups; `chains` and `groups` end with their ends."""
+    added = np.empty(_N_ADDED)
+    peaks = np.empty(_N_PEAKS)
+    total = np.empty(_N_ADDED)
+    peak = np.empty(_N_PEAKS)
+    # Of the chains of a group: values, and their sum, largest, smallest and sum of squares.
+    value = np.empty(_N_CHAIN)
+    summed, high, low, square = (
+        np.empty(_N_CHAIN),
+        np.empty(_N_CHAIN),
+        np.empty(_N_CHAIN),
+        np.empty(_N_CHAIN),
+    )
+    for g in range(len(groups) - 1):
+        units, bandwidth, fastest = settings[g, 0], settings[g, 1], settings[g, 2]
+        count = groups[g + 1] - groups[g]
+
+        total[:] = 0.0
+        for at in range(chains[groups[g]], chains[groups[g + 1]]):
+            for c in range(_N_ADDED):
+                total[c] += rows[order[at], c]
+        sum_us = total[_SOLO]
+        # Amdahl's law on an equal share of the cores, as `hios.costs.table.shared_cores_us`.
+        weight = 0.0
+        if units > 1.0 and count > 1:
+            share = max(1.0, units / count)
+            weight = (1.0 / share - 1.0 / units) / (1.0 - 1.0 / units)
+
+        summed[:] = 0.0
+        square[:] = 0.0
+        high[:] = -np.inf
+        low[:] = np.inf
+        peak[:] = -np.inf
+        longest_us = slowest_us = longest_chain = 0.0
+        # The two longest operators, and of the two longest chains the times and one-core times.
+        first = second = -1
+        one_us = other_us = -1.0
+        one_narrow = other_narrow = one_bound = other_bound = 0.0
+        for chain in range(groups[g], groups[g + 1]):
+            added[:] = 0.0
+            peaks[:] = -np.inf
+            for at in range(chains[chain], chains[chain + 1]):
+                op = order[at]
+                for c in range(_N_ADDED):
+                    added[c] += rows[op, c]
+                for c in range(_N_PEAKS):
+                    peaks[c] = max(peaks[c], rows[op, _WAVES + c])
+                if first < 0 or rows[op, _SOLO] > rows[first, _SOLO]:
+                    first, second = op, first
+                elif second < 0 or rows[op, _SOLO] > rows[second, _SOLO]:
+                    second = op
+            time = added[_SOLO]
+            longest_us = max(longest_us, time)
+            slowest_us = max(slowest_us, time + (added[_NARROW] - time) * weight)
+            longest_chain = max(longest_chain, added[_COUNT])
+            value[0] = time / sum_us
+            value[1] = added[_NARROW] / sum_us
+            for c in range(4):
+                value[2 + c] = added[_DEMAND + c] / time
+            value[6] = peaks[_N_PEAKS - 1]
+            value[7] = rows[order[chains[chain]], _WAVES]
+            for c in range(_N_CHAIN):
+                summed[c] += value[c]
+                square[c] += value[c] * value[c]
+                high[c] = max(high[c], value[c])
+                low[c] = min(low[c], value[c])
+            for c in range(_N_PEAKS):
+                peak[c] = max(peak[c], peaks[c])
+            if time > one_us:
+                other_us, other_narrow, other_bound = one_us, one_narrow, one_bound
+                one_us, one_narrow, one_bound = time, value[1], value[5]
+            elif time > other_us:
+                other_us, other_narrow, other_bound = time, value[1], value[5]
+        if second < 0:
+            second = first
+        if other_us < 0.0:
+            other_us, other_narrow, other_bound = one_us, one_narrow, one_bound
+
+        traffic_us = total[_BYTES] / (bandwidth * 1e3) if bandwidth > 0.0 else 0.0
+        compute_us = total[_FLOPS] / (fastest * 1e3) if fastest > 0.0 else 0.0
+        bound_us = min(sum_us, max(longest_us, max(traffic_us, compute_us)))
+        half_us = 0.5 * sum_us + 0.5 * max(total[_DEMAND], longest_us)
+        shared_us = half_us
+        if is_cpu:
+            shared_us = max(max(longest_us, slowest_us), total[_NARROW] / units)
+            if count == 1 or units == 1.0:
+                shared_us = sum_us
+        basis[0, g] = sum_us
+        basis[1, g] = longest_us
+        basis[2, g] = bound_us
+        basis[3, g] = shared_us
+        basis[4, g] = half_us
+        basis[5, g] = traffic_us
+
+        row = found[g]
+        row[0] = count
+        row[1] = total[_COUNT]
+        row[2] = longest_chain
+        row[3] = count / units
+        row[4] = np.log(sum_us)
+        row[5] = np.log(rows[first, _SOLO])
+        row[6] = np.log1p(total[_BYTES])
+        row[7] = np.log1p(total[_FLOPS])
+        row[8] = np.log1p(total[_FLOPS]) - np.log1p(total[_BYTES])
+        row[9] = np.log(bound_us / sum_us)
+        row[10] = np.log(shared_us / sum_us)
+        row[11] = np.log(half_us / sum_us)
+        at = 12
+        for c in range(_N_CHAIN):
+            mean = summed[c] / count
+            row[at + c] = high[c]
+            row[at + _N_CHAIN + c] = low[c]
+            row[at + 2 * _N_CHAIN + c] = np.sqrt(max(0.0, square[c] / count - mean * mean))
+        at += 3 * _N_CHAIN
+        for c in _SUMMED_AT:
+            row[at] = summed[c]
+            at += 1
+        for c in range(4):
+            row[at + c] = total[_DEMAND + c] / sum_us
+        at += 4
+        for c in range(_N_FAMILIES):
+            row[at + c] = total[_CONV + c] / sum_us
+        at += _N_FAMILIES
+        for c in range(_N_PEAKS):
+            row[at + c] = peak[c]
+        at += _N_PEAKS
+        row[at] = other_us / sum_us
+        row[at + 1] = other_narrow
+        # Whether one of the two longest chains wants bandwidth while the other wants arithmetic.
+        row[at + 2] = abs(one_bound - other_bound)
+        at += 3
+        for op in (first, second):
+            solo = rows[op, _SOLO]
+            row[at] = solo / sum_us
+            for c in range(3):
+                row[at + 1 + c] = rows[op, _DEMAND + c] / solo
+            row[at + 4] = rows[op, _WAVES]
+            row[at + 5] = rows[op, _WAVES + 1]
+            at += 6
+        for c in range(settings.shape[1]):
+            row[at + c] = settings[g, c]

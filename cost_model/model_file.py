@@ -22,7 +22,7 @@ from cost_model.features import FEATURES
 from cost_model.forest import Forest
 from cost_model.records import DeviceRecord
 from cost_model.splits import network_of
-from cost_model.train import Base, Fitted, Trained
+from cost_model.train import Fitted, Start, Trained
 from cost_model.ubjson import read_ubjson
 from hios.errors import CostModelMismatch
 from hios.ir.serial import read_bytes, write_bytes
@@ -70,7 +70,7 @@ class ModelFacts:
         Of the last measurement, ISO 8601 in UTC.
     version
         Of hios-tvm when it was trained.
-    base, offset, coverage
+    start, offset, coverage
         See `cost_model.train.Fitted`.
     noise
         Mean relative error that measuring again has; None where nothing was measured again.
@@ -87,7 +87,7 @@ class ModelFacts:
     data_hash: str
     date: str
     version: str
-    base: Base
+    start: Start
     offset: float
     coverage: float
     noise: float | None = None
@@ -170,7 +170,7 @@ def describe_model(data: Dataset, trained: Trained) -> CostModel:
         data_hash=data.digest(),
         date=max(record.date for record in records),
         version=hios.__version__,
-        base=fitted.base,
+        start=fitted.start,
         offset=fitted.offset,
         coverage=fitted.coverage,
         noise=None if data.noise is None else data.noise.mape,
@@ -243,7 +243,7 @@ def load_model(path: str | os.PathLike[str]) -> CostModel:
         raise CostModelMismatch(
             f"{what} is damaged: {problem}; train again with `hios train`"
         ) from problem
-    fitted = Fitted(forest, quantiles, facts.base, facts.offset, facts.coverage)
+    fitted = Fitted(forest, quantiles, facts.start, facts.offset, facts.coverage)
     return CostModel(fitted, facts, content)
 
 

@@ -24,7 +24,17 @@ from hios.errors import InvalidOption
 if TYPE_CHECKING:
     import xgboost
 
-__all__ = ["Fitted", "TrainOptions", "Trained", "clamped", "fit", "fit_point", "margin_of"]
+__all__ = [
+    "Fitted",
+    "Start",
+    "TrainOptions",
+    "Trained",
+    "clamped",
+    "fit",
+    "fit_start",
+    "margin_of",
+    "predict_quickly",
+]
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -33,6 +43,23 @@ Base = Literal["bound", "shared", "half"]
 """Which estimate the trees start from, see `cost_model.features.Basis`."""
 
 Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What trees start from: an estimate of the time of a group.
+
+    Attributes
+    ----------
+    base
+        Which one.
+    overhead_us
+        What starting and joining several streams takes on top of it, fitted to the training
+        data.
+    """
+
+    base: Base
+    overhead_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +128,7 @@ class Fitted:
     ----------
     forest, quantiles
         Of y, and of its lower and upper quantile.
-    base
+    start
         The estimate they start from.
     offset
         By how much the interval is widened on both sides, in units of y.
@@ -111,18 +138,18 @@ class Fitted:
 
     forest: Forest
     quantiles: Forest
-    base: Base
+    start: Start
     offset: float
     coverage: float
 
     def predict(self, features: Singles, basis: Basis) -> Floats:
         """Return y of each group, never below ln(max Tg / ΣTg)."""
-        raw = self.forest.predict(features, margin_of(basis, self.base))[:, 0]
+        raw = self.forest.predict(features, margin_of(basis, self.start))[:, 0]
         return clamped(raw.astype(np.float64), basis)
 
     def interval(self, features: Singles, basis: Basis) -> tuple[Floats, Floats]:
         """Return the lower and the upper y of each group, not below the clamp either."""
-        raw = self.quantiles.predict(features, margin_of(basis, self.base))
+        raw = self.quantiles.predict(features, margin_of(basis, self.start))
         ends = np.sort(raw.astype(np.float64), axis=1)
         low, high = ends[:, 0] - self.offset, ends[:, 1] + self.offset
         middle = 0.5 * (low + high)  # a negative offset must not turn the interval round
@@ -141,10 +168,22 @@ class Trained:
     fitted: Fitted
 
 
-def margin_of(basis: Basis, base: Base) -> Singles:
-    """Return ln(estimate / ΣTg)."""
-    estimate = {"bound": basis.bound_us, "shared": basis.shared_us, "half": basis.half_us}[base]
+def margin_of(basis: Basis, start: Start) -> Singles:
+    """Return ln((estimate + overhead) / ΣTg)."""
+    estimate = _estimate(basis, start.base) + start.overhead_us
     return np.log(estimate / basis.sum_us).astype(np.float32)
+
+
+def fit_start(data: Dataset, base: Base) -> Start:
+    """Return the estimate with the overhead that makes its median error smallest."""
+    estimate, time = _estimate(data.basis, base), data.time_us
+    tried = (0.0, *np.geomspace(0.25, 256.0, 121).tolist())
+    errors = [float(np.median(np.abs(np.log((estimate + more) / time)))) for more in tried]
+    return Start(base, tried[int(np.argmin(errors))])
+
+
+def _estimate(basis: Basis, base: Base) -> Floats:
+    return {"bound": basis.bound_us, "shared": basis.shared_us, "half": basis.half_us}[base]
 
 
 def clamped(target: Floats, basis: Basis) -> Floats:
@@ -179,33 +218,39 @@ def fit(
     parts = _calibration_parts(data, options.calibration_folds)
     steps = len(set(parts)) + 2
     report("train", 0.0)
-    booster = _train_point(data, options)
+    start = fit_start(data, options.base)
+    booster = _train_point(data, options, start)
     found = []
     for step, part in enumerate(sorted(set(parts))):
         report("calibrate the interval", (step + 1) / steps)
         out = np.flatnonzero(parts == part)
-        quantiles = Forest.of(_train_quantiles(data.take(np.flatnonzero(parts != part)), options))
+        rest_of = data.take(np.flatnonzero(parts != part))
+        begin = fit_start(rest_of, options.base)
+        quantiles = Forest.of(_train_quantiles(rest_of, options, begin))
         rest = data.take(out)
-        raw = quantiles.predict(rest.features, margin_of(rest.basis, options.base))
+        raw = quantiles.predict(rest.features, margin_of(rest.basis, begin))
         ends = np.sort(raw.astype(np.float64), axis=1)
         found.append(scores(rest.target, ends[:, 0], ends[:, 1]))
     report("train the interval", (steps - 1) / steps)
-    quantile_booster = _train_quantiles(data, options)
+    quantile_booster = _train_quantiles(data, options, start)
     report("done", 1.0)
     offset = conformal_offset(np.concatenate(found), options.coverage)
     ready = Fitted(
         Forest.of(booster),
         Forest.of(quantile_booster),
-        options.base,
+        start,
         offset,
         options.coverage,
     )
     return Trained(booster, quantile_booster, ready)
 
 
-def fit_point(data: Dataset, options: TrainOptions) -> Forest:
-    """Train without an interval, which is quicker: for curves and for choosing options."""
-    return Forest.of(_train_point(data, options))
+def predict_quickly(train: Dataset, test: Dataset, options: TrainOptions) -> Floats:
+    """Return y of `test` after training without an interval: for curves, and to choose options."""
+    start = fit_start(train, options.base)
+    forest = Forest.of(_train_point(train, options, start))
+    raw = forest.predict(test.features, margin_of(test.basis, start))[:, 0]
+    return clamped(raw.astype(np.float64), test.basis)
 
 
 def _calibration_parts(data: Dataset, folds: int) -> npt.NDArray[np.intp]:
@@ -221,12 +266,12 @@ def _calibration_parts(data: Dataset, folds: int) -> npt.NDArray[np.intp]:
     return parts
 
 
-def _train_point(data: Dataset, options: TrainOptions) -> "xgboost.Booster":
+def _train_point(data: Dataset, options: TrainOptions, start: Start) -> "xgboost.Booster":
     settings = {"objective": "reg:pseudohubererror", "huber_slope": options.slope}
-    return _train(data, options, settings, options.rounds)
+    return _train(data, options, start, settings, options.rounds)
 
 
-def _train_quantiles(data: Dataset, options: TrainOptions) -> "xgboost.Booster":
+def _train_quantiles(data: Dataset, options: TrainOptions, start: Start) -> "xgboost.Booster":
     outside = (1.0 - options.coverage) / 2
     settings = {
         "objective": "reg:quantileerror",
@@ -234,17 +279,16 @@ def _train_quantiles(data: Dataset, options: TrainOptions) -> "xgboost.Booster":
         # A quantile of few groups is noise: larger leaves than for the middle.
         "min_child_weight": 5 * options.min_child_weight,
     }
-    return _train(
-        data, replace(options, depth=min(3, options.depth)), settings, options.quantile_rounds
-    )
+    shallow = replace(options, depth=min(3, options.depth))
+    return _train(data, shallow, start, settings, options.quantile_rounds)
 
 
 def _train(
-    data: Dataset, options: TrainOptions, settings: dict[str, Any], rounds: int
+    data: Dataset, options: TrainOptions, start: Start, settings: dict[str, Any], rounds: int
 ) -> "xgboost.Booster":
     import xgboost
 
-    margin = margin_of(data.basis, options.base)
+    margin = margin_of(data.basis, start)
     outputs = len(settings.get("quantile_alpha", [0.5]))
     if outputs > 1:
         margin = np.repeat(margin[:, None], outputs, axis=1)
