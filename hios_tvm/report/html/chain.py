@@ -74,8 +74,8 @@ class _Search:
             elif event.dst is not None:
                 self.copy[event.subject, event.dst] = index
             rows[_row(event)].append(index)
-            if event.stage is not None:
-                rows["device", event.device, 0].append(index)
+            if event.kind == "operator" or event.stream is not None:
+                rows["device", _place(event), 0].append(index)
         self.rows = {
             key: sorted(indices, key=lambda i: (self.events[i].end_us, i))
             for key, indices in rows.items()
@@ -92,28 +92,39 @@ class _Search:
         """Return what `index` waited for to the last, or None at the start of the run."""
         self.seen.add(index)
         event = self.events[index]
-        limit = event.start_us + _TOLERANCE_US
-        candidates = self._sources(event)
-        candidates += self._before(_row(event), limit)
+        made, near = self._sources(event)
         if event.stage is not None:
-            candidates += self._before(("device", event.device, 0), limit)
+            # A stage starts when the inputs of all its groups are there.
+            mates = self.stage[event.device, event.stage]
+            for mate in mates:
+                others, beside = self._sources(self.events[mate])
+                made += [i for i in others if i not in mates]
+                near += beside
+        rows = [_row(event)]
+        if event.stage is not None or (event.kind == "transfer" and event.stream is not None):
+            rows.append(("device", _place(event), 0))
+        near += [found for row in rows if (found := self._before(row, event)) is not None]
+        # What takes no time may be a source, but a mere neighbour has to begin earlier, or two
+        # of them would explain each other.
+        near = [i for i in near if self._is_earlier(i, event)]
+        limit = event.start_us + _TOLERANCE_US
         allowed = [
             i
-            for i in dict.fromkeys(candidates)
-            if self.events[i].end_us <= limit
-            and self.events[i].start_us < event.start_us + (event.end_us > event.start_us) * 1e-9
-            and i not in self.seen
+            for i in dict.fromkeys([*made, *near])
+            if self.events[i].end_us <= limit and i not in self.seen
         ]
         # Of equals the first: a tensor explains more than a neighbour does.
         return max(allowed, key=lambda i: self.events[i].end_us, default=None)
 
-    def _sources(self, event: TimelineEvent) -> list[int]:
+    def _sources(self, event: TimelineEvent) -> tuple[list[int], list[int]]:
+        """Return what made or brought the inputs of an event, and the stages of their makers."""
         if event.kind == "operator":
             used = self.graph.operators[OpId(event.subject)].inputs
             roots = dict.fromkeys(self.graph.root(tensor) for tensor in used)
         else:
             roots = {TensorId(event.subject): None}
         found: list[int] = []
+        beside: list[int] = []
         for tensor in roots:
             arrived = self.copy.get((tensor, event.device)) if event.kind == "operator" else None
             producer = self.graph.tensors[tensor].producer
@@ -124,13 +135,24 @@ class _Search:
                 found.append(made)
                 stage = self.events[made].stage
                 if stage is not None:
-                    found += self.stage[self.events[made].device, stage]
-        return found
+                    beside += self.stage[self.events[made].device, stage]
+        return found, beside
 
-    def _before(self, row: tuple[str, int, int], limit: float) -> list[int]:
-        """Return the last events of a row to end by `limit`."""
-        at = bisect_right(self.ends[row], limit)
-        return [i for i in reversed(self.rows[row][max(0, at - 4) : at]) if i not in self.seen]
+    def _before(self, row: tuple[str, int, int], event: TimelineEvent) -> int | None:
+        """Return the last event of a row that began earlier and ended by the event's start."""
+        at = bisect_right(self.ends[row], event.start_us + _TOLERANCE_US)
+        earlier = (i for i in reversed(self.rows[row][:at]) if i not in self.seen)
+        return next((i for i in earlier if self._is_earlier(i, event)), None)
+
+    def _is_earlier(self, index: int, event: TimelineEvent) -> bool:
+        other = self.events[index]
+        is_instant = other.start_us == other.end_us and event.start_us < event.end_us
+        return other.start_us < event.start_us or is_instant
+
+
+def _place(event: TimelineEvent) -> int:
+    """Return the device that an event keeps busy."""
+    return event.device if event.kind == "operator" or event.dst is None else event.dst
 
 
 def _row(event: TimelineEvent) -> tuple[str, int, int]:

@@ -64,7 +64,7 @@ def render_page(report: Report) -> str:
         "links": "".join(f'<a href="#{name}">{text(title)}</a>' for name, title in links.items()),
         "cards": _cards(report),
         "sections": "\n".join(sections.values()),
-        "styles": "\n".join(_asset(name) for name in _STYLES),
+        "styles": "\n".join([*(_asset(name) for name in _STYLES), _device_colours(report)]),
         "data": _embedded(report),
         "scripts": "\n".join(_asset(name) for name in _SCRIPTS),
     }
@@ -110,6 +110,21 @@ def _cards(report: Report) -> Cell:
         most = max(row.weight_bytes + row.arena_bytes for row in report.memory)
         facts.append(("memory", format_bytes(most), "on the fullest device"))
     return cards(facts)
+
+
+def _device_colours(report: Report) -> str:
+    """Return the rules that give each device its colour on light and on dark ground."""
+    light, dark = (
+        "".join(f"--device-{index}:{colour};" for index, colour in enumerate(colours))
+        for colours in (
+            [device.colour for device in report.devices],
+            [device.dark_colour for device in report.devices],
+        )
+    )
+    return (
+        f":root{{{light}}}\n@media (prefers-color-scheme: dark){{"
+        f':root:not([data-theme="light"]){{{dark}}}}}\n:root[data-theme="dark"]{{{dark}}}'
+    )
 
 
 def _embedded(report: Report) -> str:

@@ -5,7 +5,7 @@ from hios_tvm.report.html.markup import Cell, bar, section, stacked_bar, table, 
 from hios_tvm.report.html.scatter import scatter
 from hios_tvm.report.summary import format_bytes, format_us
 
-__all__ = ["all_sections"]
+__all__ = ["all_sections", "device_variable"]
 
 _MAX_ROWS = 40
 
@@ -23,6 +23,11 @@ def all_sections(report: Report) -> dict[str, Cell]:
         "origin": _origin(report),
     }
     return {name: html for name, html in found.items() if html}
+
+
+def device_variable(device: int) -> str:
+    """Return the CSS variable that holds the colour of a device on the ground at hand."""
+    return f"var(--device-{device})"
 
 
 def _time(report: Report) -> Cell:
@@ -50,8 +55,9 @@ def _time(report: Report) -> Cell:
         kinds.append(row)
     devices = []
     for timeline in report.timelines:
-        for device, use in zip(report.devices, timeline.devices, strict=True):
-            devices.append(_use(timeline, device.name, device.colour, use))
+        for index, use in enumerate(timeline.devices):
+            name = report.devices[index].name
+            devices.append(_use(timeline, name, device_variable(index), use))
     legend = Cell(
         '<p class="legend"><span><i class="chip solid"></i>operators run</span>'
         '<span><i class="chip copying"></i>only copies</span>'
@@ -215,15 +221,16 @@ def _memory(report: Report) -> Cell:
     headers = ["device", "", "total", "weights", "arena", "arena’s bound"]
     is_limited = any(row.capacity_bytes is not None for row in report.memory)
     rows: list[list[object]] = []
-    for device, row in zip(report.devices, report.memory, strict=True):
+    for index, row in enumerate(report.memory):
+        colour = device_variable(index)
         total = row.weight_bytes + row.arena_bytes
         capacity = row.capacity_bytes
         rows.append(
             [
-                _swatch(device.colour, device.name),
+                _swatch(colour, report.devices[index].name),
                 stacked_bar(
                     [
-                        (row.weight_bytes / most, "", device.colour),
+                        (row.weight_bytes / most, "", colour),
                         (row.arena_bytes / most, "arena", ""),
                     ]
                 ),
