@@ -101,16 +101,11 @@ def main(
                 progress(f"{name}: {what}", (index + done) / len(names))
 
             rows.append(measure_network(name, cores, repeat, budget, default_runs, step))
+            if out is not None:  # a run that is cut short keeps what it has
+                write_bytes(out, encode_json(_result(rows, cores), indent=2))
             if not as_json:
                 print(_line(rows[-1]), flush=True)
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{cpu_name()} ({platform.machine()}), {len(cores)} cores",
-        "rows": rows,
-        "geometric_means": geometric_means(rows),
-    }
-    if out is not None:
-        write_bytes(out, encode_json(result, indent=2))
+    result = _result(rows, cores)
     if as_json:
         print_json(result)
     else:
@@ -236,6 +231,15 @@ def missed_targets(rows: Sequence[dict[str, Any]]) -> list[str]:
                 f"{LEAST_OVER_DEFAULT:.0f}× wanted"
             )
     return found
+
+
+def _result(rows: list[dict[str, Any]], cores: Sequence[int]) -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{cpu_name()} ({platform.machine()}), {len(cores)} cores",
+        "rows": rows,
+        "geometric_means": geometric_means(rows),
+    }
 
 
 def _build(name: str) -> tuple[CompiledGraph, Any]:

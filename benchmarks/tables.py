@@ -93,9 +93,10 @@ def kernels(result: dict[str, Any]) -> str:
         lines.append(f"| {row['model']} | " + " | ".join(cells) + f" | {slower} |")
     means = result["geometric_means"].values()
     lines.append(
-        "| geometric mean | " + " | ".join(f"|  | **{mean:.2f}**" for mean in means) + " |  |"
+        "| geometric mean |" + " |".join(f"  |  | **{mean:.2f}**" for mean in means) + " |  |"
     )
-    return "\n".join(lines)
+    note = f" {result['note']}" if "note" in result else ""
+    return "\n".join([*lines, "", f"{result['machine']}, {result['date']}.{note}"])
 
 
 def cuda_kernels(result: dict[str, Any]) -> str:

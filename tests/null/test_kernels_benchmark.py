@@ -43,9 +43,12 @@ def test_a_missed_target_names_its_network() -> None:
 
 def test_table_has_a_row_a_network_and_the_means() -> None:
     rows = [row("a", 0.5, 0.9), row("b", 2.0, 0.4)]
-    lines = kernels({"rows": rows, "geometric_means": geometric_means(rows)}).splitlines()
+    where = {"machine": "a processor, 2 cores", "date": "2026-11-26"}
+    result = {"rows": rows, "geometric_means": geometric_means(rows), **where}
+    *lines, empty, caption = kernels(result).splitlines()
     assert len(lines) == 2 + 2 + 1
     assert len({line.count("|") for line in lines}) == 1
+    assert (empty, caption) == ("", "a processor, 2 cores, 2026-11-26.")
     assert "**0.50** (0.45–0.55)" in lines[2]
     assert "50× slower" in lines[2]
     assert lines[-1].startswith("| geometric mean |")
