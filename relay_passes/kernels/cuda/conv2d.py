@@ -97,7 +97,7 @@ def te_conv2d(
     _, in_h, in_w, _ = (int(data.shape[i]) for i in order)
     kh, kw, ic, _ = (int(s) for s in weight.shape)
     n, out_h, out_w, out_c = out
-    top, left, bottom, right = padding
+    top, left, _, _ = padding
     per_group = out_c // groups
     product = Product(
         batch=groups,
@@ -147,7 +147,6 @@ def te_conv2d(
             data.dtype
         )
 
-    _ = bottom, right
     return te.compute(out, place, name="conv_out")
 
 
