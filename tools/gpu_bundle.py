@@ -33,6 +33,7 @@ WHEELS = (
     "cuda-bindings",
     "cuda-core",
     "cuda-pathfinder",
+    "hypothesis",
     "iniconfig",
     "markdown-it-py",
     "mdurl",
@@ -46,6 +47,7 @@ WHEELS = (
     "pytest",
     "rich",
     "safetensors",
+    "sortedcontainers",
     "typing-extensions",
 )
 PLATFORMS = ("2_28", "2_27", "2_26", "2_24", "2_17")
@@ -59,6 +61,8 @@ RUN = """#!/usr/bin/env bash
 set -euo pipefail
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python3}
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' ||
+    { echo 'run.sh: these wheels are for Python 3.12; set PYTHON to one'; exit 2; }
 if [ ! -e packages/.ready ]; then
     for wheel in wheels/*.whl; do "$PYTHON" -m zipfile -e "$wheel" packages; done
     touch packages/.ready
