@@ -15,7 +15,7 @@ import click
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "measurements.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "measurements.md", ROOT / "docs" / "kernels.md")
 
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -61,7 +61,34 @@ def schedulers(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def kernels(result: dict[str, Any]) -> str:
+    """Return the table of `benchmarks.kernels`: a row a network, and the geometric means."""
+    counts = [part["threads"] for part in result["rows"][0]["threads"]]
+    head = [f"ours, {n} | ONNX Runtime, {n} | ratio" for n in map(_cores, counts)]
+    lines = [
+        "| network | " + " | ".join(head) + " | TVM's default |",
+        "|---|" + "--:|" * (3 * len(counts) + 1),
+    ]
+    for row in result["rows"]:
+        cells = []
+        for part in row["threads"]:
+            cells += [
+                f"{_ms(part['ours']['median_us'])} ms",
+                f"{_ms(part['onnxruntime']['median_us'])} ms",
+                f"**{part['ratio']:.2f}** ({part['ratio_low']:.2f}–{part['ratio_high']:.2f})",
+            ]
+        slower = f"{row['over_default']:.0f}× slower" if "over_default" in row else ""
+        lines.append(f"| {row['model']} | " + " | ".join(cells) + f" | {slower} |")
+    means = result["geometric_means"].values()
+    lines.append(
+        "| geometric mean |" + " |".join(f"  |  | **{mean:.2f}**" for mean in means) + " |  |"
+    )
+    note = f" {result['note']}" if "note" in result else ""
+    return "\n".join([*lines, "", f"{result['machine']}, {result['date']}.{note}"])
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "kernels": kernels,
     "main_job": main_job,
     "schedulers_light": schedulers,
     "schedulers_zoo": schedulers,
@@ -90,6 +117,10 @@ def main(check: bool) -> None:
             if check:
                 sys.exit(f"{path.relative_to(ROOT)} is stale; run python -m benchmarks.tables")
             path.write_text(after)
+
+
+def _cores(count: int) -> str:
+    return "1 core" if count == 1 else f"{count} cores"
 
 
 def _ms(time_us: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tvm import ir, te, tirx
 
+from relay_passes.kernels.blocks import ROLE
 from relay_passes.straight_line import constant_of, op_name
 
 __all__ = ["match_lrn", "te_lrn"]
@@ -99,7 +100,7 @@ def te_lrn(
             return data(*index) / tirx.sqrt(inner)
         return data(*index) / tirx.power(inner, tirx.const(beta, dtype))
 
-    return te.compute(data.shape, normalised, name="lrn", tag="injective")
+    return te.compute(data.shape, normalised, name="lrn", attrs={ROLE: "lrn", "hios.axis": axis})
 
 
 def _made(call: Any, name: str) -> Any:

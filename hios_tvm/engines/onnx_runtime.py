@@ -22,6 +22,10 @@ class OnnxRuntime:
         Threads inside one operator.
     inter_threads
         Operators at once; above 1 the parallel execution mode is used.
+    spins
+        Whether its threads stay awake between the operators of a run, as they do by default.
+        They stop when the run ends: idle threads of one engine must not eat the cores of the
+        next one that is timed.
 
     Raises
     ------
@@ -29,7 +33,9 @@ class OnnxRuntime:
         When onnxruntime is not installed.
     """
 
-    def __init__(self, model: Any, intra_threads: int = 1, inter_threads: int = 1) -> None:
+    def __init__(
+        self, model: Any, intra_threads: int = 1, inter_threads: int = 1, spins: bool = False
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as problem:
@@ -42,9 +48,11 @@ class OnnxRuntime:
         options.log_severity_level = 3
         if inter_threads > 1:
             options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
-        # Idle threads of one engine must not eat the cores of the next one that is timed.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        if spins:
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+        else:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )

@@ -6,6 +6,7 @@ operator fusion (block names may be changed by it).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -15,14 +16,20 @@ __all__ = [
     "all_blocks",
     "annotation",
     "inline_epilogue",
+    "is_spatial",
     "role_block",
     "roles",
     "schedule_pad",
+    "static_extents",
+    "store_tile",
     "vectorize_innermost",
 ]
 
 ROLE = "hios.role"
 """Block annotation that names the family of the computation (``conv2d``, ``dense``, ...)."""
+
+_MOST_STORES = 64
+"""Stores of one tile up to which they are written out."""
 
 
 def all_blocks(sch: s_tir.Schedule) -> list[Any]:
@@ -49,6 +56,19 @@ def role_block(sch: s_tir.Schedule, role: str) -> Any:
         if annotation(sch, block, ROLE) == role:
             return block
     return None
+
+
+def is_spatial(sch: s_tir.Schedule, block: Any) -> bool:
+    """Return whether `block` computes each element by itself, without reducing."""
+    return all(v.iter_type == tirx.IterVar.DataPar for v in sch.get(block).iter_vars)
+
+
+def static_extents(sch: s_tir.Schedule, block: Any) -> list[int] | None:
+    """Return the extents of the loops around `block`, or None where one is not static or zero."""
+    extents = [sch.get(loop).extent for loop in sch.get_loops(block)]
+    if not all(isinstance(e, tirx.IntImm) and int(e) > 0 for e in extents):
+        return None
+    return [int(e) for e in extents]
 
 
 def inline_epilogue(sch: s_tir.Schedule, main: Any) -> Any:
@@ -108,6 +128,32 @@ def vectorize_innermost(sch: s_tir.Schedule, loop: Any, lanes: int) -> None:
         sch.vectorize(inner)
 
 
+def store_tile(sch: s_tir.Schedule, out: Any, depth: int, width: int) -> None:
+    """Vectorise the block that stores a tile, and unroll what is around in the tile.
+
+    Where a tile ends beyond the last row or channel, a store depends on conditions. A loop over
+    such stores would stay a loop, and its changing index would keep the tile in memory.
+
+    Parameters
+    ----------
+    sch : tvm.s_tir.Schedule
+        Schedule of the kernel.
+    out : SBlockRV
+        The block, already placed below the loop over tiles.
+    depth : int
+        How many loops there are around the tile.
+    width : int
+        Elements stored at once; divides the tile.
+    """
+    _, last = sch.split(sch.get_loops(out)[-1], [None, width])
+    inside = sch.get_loops(out)[depth:-1]
+    count = math.prod(int(sch.get(loop).extent) for loop in inside)
+    sch.vectorize(last)
+    if count <= _MOST_STORES:
+        for loop in inside:
+            sch.unroll(loop)
+
+
 def schedule_pad(sch: s_tir.Schedule, lanes: int) -> None:
     """Parallelise and vectorise the padding stage of a kernel, where it has one."""
     pad = role_block(sch, "pad")
@@ -115,4 +161,6 @@ def schedule_pad(sch: s_tir.Schedule, lanes: int) -> None:
         return
     loops = sch.get_loops(pad)
     vectorize_innermost(sch, loops[-1], lanes)
-    sch.parallel(sch.fuse(*loops[:2]))
+    # A row of a flat image has no outer loops to spread.
+    outer = 2 if int(sch.get(loops[1]).extent) > 1 else 3
+    sch.parallel(sch.fuse(*loops[:outer]))

@@ -21,7 +21,14 @@ import numpy as np
 from tvm import s_tir, te, tirx
 from tvm.relax.transform.legalize_ops import nn as default_legalize
 
-from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block, schedule_pad
+from relay_passes.kernels.blocks import (
+    ROLE,
+    annotation,
+    inline_epilogue,
+    role_block,
+    schedule_pad,
+    store_tile,
+)
 from relay_passes.kernels.cpu.depthwise import emit_depthwise
 from relay_passes.kernels.cpu.tiling import RegisterTile, VectorUnit, choose_tile, store_width
 from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
@@ -65,7 +72,7 @@ def legalize_conv2d(unit: VectorUnit) -> Any:
         )
         pointwise = pointwise and groups == 1
         if pointwise:
-            flat, flat_cost = choose_tile(out[1] * out[2], channels, unit, exact_rows=True)
+            flat, flat_cost = choose_tile(out[1] * out[2], channels, unit, exact_rows=planar)
             if flat_cost <= cost:
                 tile, pointwise = flat, True
             else:
@@ -134,7 +141,8 @@ def te_conv2d(
     tile : RegisterTile
         What one pass over the reduction computes.
     flat : bool
-        Tile over all positions of the image as one row (1×1 kernels only).
+        Tile over all positions of the image as one row (1×1 kernels only). Where no tile divides
+        it, the row is copied and ends in zeros; `planar` data must be divided.
     planar : bool
         `data` is NCHW, and so is its padded copy.
     """
@@ -163,6 +171,20 @@ def te_conv2d(
             (n, in_c, padded[1], pad_w) if planar else padded, copy, name="pad", attrs={ROLE: "pad"}
         )
 
+    positions = out_h * out_w
+    wide_row = -(-positions // tile.rows) * tile.rows
+    if flat and wide_row != positions:
+        source = te.compute(
+            (n, 1, wide_row, in_c),
+            lambda b, _, x, c: tirx.if_then_else(
+                x < positions,
+                data[b, tirx.floordiv(x, out_w), tirx.floormod(x, out_w), c],
+                tirx.const(0, data.dtype),
+            ),
+            name="pad",
+            attrs={ROLE: "pad"},
+        )
+
     def read(b: Any, y: Any, x: Any, c: Any) -> Any:
         return source[b, c, y, x] if planar else source[b, y, x, c]
 
@@ -172,7 +194,9 @@ def te_conv2d(
 
     def product(b: Any, y: Any, x: Any, g: Any, k: Any, lane: Any) -> Any:
         channel = (g if split else tirx.floordiv(k, blocks)) * ic + rc if groups > 1 else rc
-        if flat:  # y is zero; x runs over the whole image
+        if flat and wide_row != positions:
+            value = source[b, 0, x, channel]
+        elif flat:  # y is zero; x runs over the whole image
             value = read(b, tirx.floordiv(x, out_w), tirx.floormod(x, out_w), channel)
         else:
             row = y * stride[0] + ry * dilation[0]
@@ -181,7 +205,7 @@ def te_conv2d(
             value * weight[g * blocks + k if split else k, ry, rx, rc, lane], axis=[ry, rx, rc]
         )
 
-    image = (1, out_h * out_w) if flat else (out_h, wide_w)
+    image = (1, wide_row) if flat else (out_h, wide_w)
     channels = (groups, blocks) if split else (1, total_blocks)
     conv = te.compute(
         (n, *image, *channels, lanes),
@@ -270,8 +294,7 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     if group is not None:
         _, last = sch.split(sch.get_loops(group)[-1], [None, lanes])
         sch.vectorize(last)
-    _, last = sch.split(sch.get_loops(out)[-1], [None, store])
-    sch.vectorize(last)
+    store_tile(sch, out, len(around) if group is None else len(around) - 1, store)
     sch.vectorize(lane)
     sch.unroll(inner)
     sch.unroll(vector)

@@ -16,7 +16,8 @@ from tvm import s_tir, te, tirx
 from tvm.relax.transform.legalize_ops import linear_algebra as default_legalize
 from tvm.tirx import IndexMap
 
-from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
+from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block, store_tile
+from relay_passes.kernels.cpu.matmul import emit_batch_matmul
 from relay_passes.kernels.cpu.tiling import RegisterTile, VectorUnit, choose_tile, store_width
 from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
 
@@ -28,6 +29,9 @@ def legalize_matmul(unit: VectorUnit) -> Any:
 
     def legalize(bb: Any, call: Any) -> Any:
         data, weight = call.args
+        if constant_of(weight) is None:
+            product = emit_batch_matmul(bb, call, unit)
+            return default_legalize._matmul(bb, call) if product is None else product
         shape, out = static_shape(data), static_shape(call)
         array = constant_of(weight)
         if (
@@ -116,7 +120,7 @@ def schedule_dense(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     """Schedule a fused kernel that holds a `te_dense`; None for any other."""
     sch = s_tir.Schedule(func)
     main = role_block(sch, "dense")
-    if main is None:
+    if main is None or annotation(sch, main, "hios.batched") is not None:
         return None
     rows = int(annotation(sch, main, "hios.rows"))
     lanes = int(annotation(sch, main, "hios.lanes"))
@@ -141,8 +145,7 @@ def schedule_dense(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.reorder(j, outer, rk, inner, vector, lane)
     sch.set_scope(main, 0, "local")
     sch.reverse_compute_at(out, outer, preserve_unit_loops=True)
-    _, last = sch.split(sch.get_loops(out)[-1], [None, store])
-    sch.vectorize(last)
+    store_tile(sch, out, 2, store)
     sch.vectorize(lane)
     sch.unroll(inner)
     sch.unroll(vector)

@@ -7,20 +7,35 @@ from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
-from tvm.target.codegen import llvm_get_vector_width
+from tvm.target.codegen import llvm_get_cpu_features, llvm_get_vector_width
 
 from relay_passes.kernels.cpu.conv2d import legalize_conv2d, schedule_conv2d
 from relay_passes.kernels.cpu.dense import legalize_matmul, schedule_dense
 from relay_passes.kernels.cpu.depthwise import schedule_depthwise
 from relay_passes.kernels.cpu.generic import schedule_generic
+from relay_passes.kernels.cpu.global_pool import schedule_global_pool
+from relay_passes.kernels.cpu.lrn import schedule_lrn
+from relay_passes.kernels.cpu.matmul import schedule_batch_matmul
+from relay_passes.kernels.cpu.rows import legalize_softmax, schedule_rows
 from relay_passes.kernels.cpu.tiling import VectorUnit
 
 __all__ = ["ScheduleKernels", "legalize_map", "vector_unit"]
 
 
 def vector_unit(target: tvm.target.Target) -> VectorUnit:
-    """Return the vector registers of an LLVM target."""
-    return VectorUnit.of_bits(int(llvm_get_vector_width(target)))
+    """Return the vector registers of an LLVM target.
+
+    On x86 the instruction set tells; TVM's own figure is 512 bits for every processor of the
+    last years, whether it has AVX-512 or not.
+    """
+    features = {str(name) for name in llvm_get_cpu_features(target)}
+    if "avx512f" in features:
+        return VectorUnit.of_bits(512)
+    if "avx" in features:
+        return VectorUnit.of_bits(256)
+    if "sse2" in features:
+        return VectorUnit.of_bits(128)
+    return VectorUnit.of_bits(int(llvm_get_vector_width(target)), registers=32)
 
 
 def legalize_map(target: tvm.target.Target) -> dict[str, Callable[[Any, Any], Any]]:
@@ -29,6 +44,7 @@ def legalize_map(target: tvm.target.Target) -> dict[str, Callable[[Any, Any], An
     return {
         "relax.nn.conv2d": legalize_conv2d(unit),
         "relax.matmul": legalize_matmul(unit),
+        "relax.nn.softmax": legalize_softmax,
     }
 
 
@@ -43,7 +59,7 @@ class ScheduleKernels:
     """
 
     def __init__(self, target: tvm.target.Target) -> None:
-        self.lanes = vector_unit(target).lanes
+        self.unit = vector_unit(target)
 
     def transform_module(self, mod: Any, _ctx: Any) -> Any:
         """Apply the first rule that fits to each function."""
@@ -56,12 +72,17 @@ class ScheduleKernels:
     def _schedule(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         if not isinstance(func.body, s_tir.SBlockRealize):
             return func  # a call of a library routine (sorting): nothing to schedule
-        for rule in (schedule_conv2d, schedule_dense, schedule_depthwise):
+        for rule in (schedule_conv2d, schedule_dense, schedule_depthwise, schedule_batch_matmul):
             sch = rule(func)
             if sch is not None:
                 break
         else:
-            sch = schedule_generic(func, self.lanes)
+            sch = (
+                schedule_lrn(func, self.unit)
+                or schedule_global_pool(func, self.unit)
+                or schedule_rows(func, self.unit)
+                or schedule_generic(func, self.unit.lanes)
+            )
         if sch is None:
             return func
         return sch.mod["main"].with_attr("tirx.is_scheduled", True)
