@@ -15,7 +15,10 @@ import click
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "measurements.md", ROOT / "docs" / "kernels.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("measurements.md", "kernels.md", "cuda-kernels.md")),
+)
 
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -87,11 +90,40 @@ def kernels(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"{result['machine']}, {result['date']}.{note}"])
 
 
+def cuda_kernels(result: dict[str, Any]) -> str:
+    """Return the table of `benchmarks.cuda_kernels`: a row a kernel, figures of each target."""
+    archs = list(dict.fromkeys(row["arch"] for row in result["rows"]))
+    lines = [
+        "| kernel | family | rule | calls | grid | block | shared [bytes] | "
+        + " | ".join(f"registers, blocks/SM, occupancy: {arch}" for arch in archs)
+        + " |",
+        "|---|---|---|--:|--:|--:|--:|" + "--:|" * len(archs),
+    ]
+    for name in dict.fromkeys(row["kernel"] for row in result["rows"]):
+        rows = {row["arch"]: row for row in result["rows"] if row["kernel"] == name}
+        first = rows[archs[0]]
+
+        def of(key: str, rows: dict[str, Any] = rows) -> str:
+            return " / ".join(dict.fromkeys(str(rows[arch][key]) for arch in archs))
+
+        cells = [
+            f"{rows[arch]['registers']}, {rows[arch]['resident_blocks']}, "
+            f"{rows[arch]['occupancy_percent']} %"
+            for arch in archs
+        ]
+        lines.append(
+            f"| `{name}` | {first['kind']} | {first['rule']} | {first['operators']} | {of('grid')} "
+            f"| {of('block')} | {of('shared_bytes')} | " + " | ".join(cells) + " |"
+        )
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "kernels": kernels,
     "main_job": main_job,
     "schedulers_light": schedulers,
     "schedulers_zoo": schedulers,
+    "cuda_kernels": cuda_kernels,
 }
 """How the table of each result is made; the result is ``NAME.json``."""
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 
 import tvm
 from tvm import tirx
@@ -11,6 +15,8 @@ from hios.entry_store import EntryStore
 from hios.errors import MissingDependency, StorageError
 from hios.ir import KernelLibrary
 from hios.linking import check_linking
+from relay_passes.cuda.cubin import compile_cubin, find_nvcc
+from relay_passes.cuda.packing import device_module
 from relay_passes.kernel_linking import link_objects
 from relay_passes.kernel_objects import compile_objects
 from relay_passes.library import TvmKernelLibrary
@@ -48,7 +54,35 @@ def build_kernels(
     if str(target.kind.name) == "llvm" and kernels and _is_linkable():
         objects = compile_objects(kernels, target, store, progress)
         return LinkedKernelLibrary(link_objects(objects), str(target))
-    return TvmKernelLibrary(tvm.compile(tvm.IRModule(dict(kernels)), target=target), target)
+    executable = tvm.compile(tvm.IRModule(dict(kernels)), target=target)
+    cubin = None
+    if str(target.kind.name) == "cuda" and (device := device_module(executable.mod)) is not None:
+        source = str(device.inspect_source("cuda"))
+        cubin = _kept_cubin(source, str(target.attrs["arch"]), store)
+    return TvmKernelLibrary(executable, target, cubin)
+
+
+def _kept_cubin(source: str, arch: str, store: EntryStore | None) -> bytes:
+    """Compile CUDA source, unless it was compiled before by the same compiler."""
+    if store is None:
+        return compile_cubin(source, arch)
+    parts = json.dumps([source, arch, _cuda_compiler()])
+    key = f"{hashlib.sha256(parts.encode()).hexdigest()[:40]}.cubin"
+    known = store.get(key)
+    if known is not None:
+        return bytes(known)
+    cubin = compile_cubin(source, arch)
+    store.put(key, cubin)
+    return cubin
+
+
+def _cuda_compiler() -> str:
+    """Tell apart the compilers that `compile_cubin` may take."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        return f"nvrtc {version('cuda-bindings')}"
+    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False)
+    return f"{nvcc} {said.stdout}"
 
 
 def _is_linkable() -> bool:

@@ -12,8 +12,12 @@ from hios.errors import HiosError, InvalidOption, UnsupportedModel
 from hios.ir import CompiledGraph
 from relay_passes.build_kernels import build_kernels
 from relay_passes.compile_cache import CompileCache
+from relay_passes.cuda.launches import with_resources
+from relay_passes.cuda.resources import read_resources
+from relay_passes.cuda.target import cuda_target
 from relay_passes.extract import extract_graph
 from relay_passes.frontends import import_model
+from relay_passes.library import TvmKernelLibrary
 from relay_passes.merge_convolutions import MergeConvolutions, OfferedConvolutions
 from relay_passes.pipeline import lowering_phases
 from relay_passes.tuning.choose import with_tuned_kernels
@@ -167,9 +171,13 @@ def _compile(
         raise UnsupportedModel(
             f"kernels of model {imported.name!r} cannot be compiled: {_last_line(error)}"
         ) from error
+    graph = extracted.graph
+    if isinstance(library, TvmKernelLibrary) and library.cubin is not None:
+        arch = str(resolved.attrs["arch"])
+        graph = with_resources(graph, extracted.kernels, read_resources(library.cubin, arch), arch)
     report("done", 1.0)
     attrs = {"source": imported.source, "outputs": "\n".join(imported.output_names)}
-    compiled = CompiledGraph(extracted.graph, library, extracted.params, attrs)
+    compiled = CompiledGraph(graph, library, extracted.params, attrs)
     if kept is not None:
         kept.keep_build(key, compiled)
         kept.trim()
@@ -177,7 +185,7 @@ def _compile(
 
 
 def resolve_target(target: Any) -> tvm.target.Target:
-    """Return a TVM target; plain ``llvm`` and ``cuda`` are completed with what is here.
+    """Return a TVM target; plain ``llvm`` means this machine, ``cuda`` see `cuda_target`.
 
     Raises
     ------
@@ -188,20 +196,14 @@ def resolve_target(target: Any) -> tvm.target.Target:
         return target
     if target in ("llvm", "cpu", "native"):
         return tvm.target.Target({"kind": "llvm", "mcpu": tvm.target.codegen.llvm_get_system_cpu()})
-    if target == "cuda":
-        target = {
-            "kind": "cuda",
-            "arch": "sm_90",
-            "max_threads_per_block": 1024,
-            "max_shared_memory_per_block": 49152,
-            "thread_warp_size": 32,
-        }
+    if isinstance(target, str) and target.partition(":")[0] == "cuda":
+        return cuda_target(target)
     try:
         return tvm.target.Target(target)
     except (RuntimeError, ValueError, TypeError) as error:
         raise InvalidOption(
             f"target {target!r} is not understood: {_last_line(error)}; "
-            "use llvm, cuda or a TVM target"
+            "use llvm, cuda, cuda:sm_80 or a TVM target"
         ) from None
 
 

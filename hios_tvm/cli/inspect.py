@@ -88,6 +88,8 @@ def command(source: str, operators: bool, model: ModelChoice, output: OutputChoi
     terminal.print(rows_table(("kind", "operators", "work", "read and written"), kinds))
     if operators:
         terminal.print(_operators_table(graph, placements))
+        if any("registers" in operator.launch for operator in graph.operators):
+            terminal.print(_launches_table(graph))
 
 
 def _open(
@@ -187,6 +189,8 @@ def _operator(graph: "OpGraph", op: int, placements: "dict[int, Placement]") -> 
         "bytes_written": operator.bytes_written,
         "shapes": [list(graph.tensors[tensor].shape) for tensor in operator.outputs],
     }
+    if operator.launch:
+        row["launch"] = dict(operator.launch)
     if placed is not None:
         row |= {"device": placed.device, "stream": placed.stream, "stage": placed.stage}
     return row
@@ -213,4 +217,25 @@ def _operators_table(graph: "OpGraph", placements: "dict[int, Placement]") -> An
             stage = "–" if placed.stage is None else str(placed.stage)
             cells += [str(placed.device), str(placed.stream), stage]
         rows.append(cells)
+    return rows_table(headers, rows)
+
+
+def _launches_table(graph: "OpGraph") -> Any:
+    """What a launch of each distinct CUDA kernel takes of a multiprocessor."""
+    from hios_tvm.report.summary import format_bytes, rows_table
+
+    headers = ["kernel", "blocks", "threads", "registers", "shared", "local", "blocks/SM", "full"]
+    rows = []
+    for name, launch in {op.kernel: op.launch for op in graph.operators}.items():
+        if "registers" not in launch:
+            continue
+        rows.append(
+            [
+                name,
+                *(str(launch[key]) for key in ("grid", "block", "registers")),
+                *(format_bytes(launch[key]) for key in ("shared_bytes", "local_bytes")),
+                str(launch["resident_blocks"]),
+                f"{launch['occupancy_percent']} %",
+            ]
+        )
     return rows_table(headers, rows)

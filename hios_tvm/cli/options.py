@@ -147,7 +147,8 @@ model_options = _packed(
     click.option(
         "--target",
         metavar="TARGET",
-        help="TVM target to compile for: llvm, cuda, or JSON.  [default: as the devices say]",
+        help="TVM target to compile for: llvm, cuda, cuda:sm_80, or JSON.  "
+        "[default: as the devices say]",
     ),
     click.option(
         "--seed",
