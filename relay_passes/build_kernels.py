@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 
 import tvm
 from tvm import tirx
@@ -11,14 +15,14 @@ from hios.entry_store import EntryStore
 from hios.errors import MissingDependency, StorageError
 from hios.ir import KernelLibrary
 from hios.linking import check_linking
-from relay_passes.cuda.cubin import compile_cubin
+from relay_passes.cuda.cubin import compile_cubin, find_nvcc
 from relay_passes.cuda.packing import device_module
 from relay_passes.kernel_linking import link_objects
 from relay_passes.kernel_objects import compile_objects
 from relay_passes.library import TvmKernelLibrary
 from relay_passes.linked_library import LinkedKernelLibrary
 
-__all__ = ["build_kernels", "cubin_of"]
+__all__ = ["build_kernels"]
 
 
 def build_kernels(
@@ -42,8 +46,6 @@ def build_kernels(
 
     Raises
     ------
-    MissingDependency
-        When there is no compiler of CUDA machine code.
     StorageError
         When object files cannot be linked although there seemed to be room.
     RuntimeError, ValueError, TypeError
@@ -55,16 +57,32 @@ def build_kernels(
     executable = tvm.compile(tvm.IRModule(dict(kernels)), target=target)
     cubin = None
     if str(target.kind.name) == "cuda" and (device := device_module(executable.mod)) is not None:
-        if progress is not None:
-            progress(0.5)
         source = str(device.inspect_source("cuda"))
-        cubin = compile_cubin(source, str(target.attrs["arch"]))
+        cubin = _kept_cubin(source, str(target.attrs["arch"]), store)
     return TvmKernelLibrary(executable, target, cubin)
 
 
-def cubin_of(library: KernelLibrary) -> bytes | None:
-    """Return the machine code of a library of CUDA kernels; None for any other."""
-    return library.cubin if isinstance(library, TvmKernelLibrary) else None
+def _kept_cubin(source: str, arch: str, store: EntryStore | None) -> bytes:
+    """Compile CUDA source, unless it was compiled before by the same compiler."""
+    if store is None:
+        return compile_cubin(source, arch)
+    parts = json.dumps([source, arch, _cuda_compiler()])
+    key = f"{hashlib.sha256(parts.encode()).hexdigest()[:40]}.cubin"
+    known = store.get(key)
+    if known is not None:
+        return bytes(known)
+    cubin = compile_cubin(source, arch)
+    store.put(key, cubin)
+    return cubin
+
+
+def _cuda_compiler() -> str:
+    """Tell apart the compilers that `compile_cubin` may take."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        return f"nvrtc {version('cuda-bindings')}"
+    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False)
+    return f"{nvcc} {said.stdout}"
 
 
 def _is_linkable() -> bool:

@@ -10,13 +10,14 @@ import tvm
 
 from hios.errors import HiosError, InvalidOption, UnsupportedModel
 from hios.ir import CompiledGraph
-from relay_passes.build_kernels import build_kernels, cubin_of
+from relay_passes.build_kernels import build_kernels
 from relay_passes.compile_cache import CompileCache
 from relay_passes.cuda.launches import with_resources
 from relay_passes.cuda.resources import read_resources
 from relay_passes.cuda.target import cuda_target
 from relay_passes.extract import extract_graph
 from relay_passes.frontends import import_model
+from relay_passes.library import TvmKernelLibrary
 from relay_passes.merge_convolutions import MergeConvolutions, OfferedConvolutions
 from relay_passes.pipeline import lowering_phases
 from relay_passes.tuning.choose import with_tuned_kernels
@@ -171,9 +172,9 @@ def _compile(
             f"kernels of model {imported.name!r} cannot be compiled: {_last_line(error)}"
         ) from error
     graph = extracted.graph
-    if (cubin := cubin_of(library)) is not None:
+    if isinstance(library, TvmKernelLibrary) and library.cubin is not None:
         arch = str(resolved.attrs["arch"])
-        graph = with_resources(graph, extracted.kernels, read_resources(cubin, arch), arch)
+        graph = with_resources(graph, extracted.kernels, read_resources(library.cubin, arch), arch)
     report("done", 1.0)
     attrs = {"source": imported.source, "outputs": "\n".join(imported.output_names)}
     compiled = CompiledGraph(graph, library, extracted.params, attrs)

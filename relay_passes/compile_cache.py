@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hios.cache_folder import compile_stores
 from hios.ir import CompiledGraph
 from relay_passes.build_environment import is_observed, lowering_fingerprint
 from relay_passes.build_record import decode_build, encode_build
+from relay_passes.library import TvmKernelLibrary
 from relay_passes.linked_library import LinkedKernelLibrary
 from relay_passes.model_digest import model_digest
 
@@ -76,14 +78,28 @@ class CompileCache:
 
     def keep_build(self, key: str | None, compiled: CompiledGraph) -> None:
         """Keep a build, unless it alone would push most others out."""
-        library = compiled.library
-        if key is None or not isinstance(library, LinkedKernelLibrary):
+        if key is None:
             return
-        size = len(library.data) + sum(value.nbytes for value in compiled.params.values())
+        library = _linked(compiled.library)
+        if library is None:
+            return
+        size = len(library) + sum(value.nbytes for value in compiled.params.values())
         if size <= self.builds.limit_bytes // 2:
-            self.builds.put(key, *encode_build(compiled, library.data))
+            self.builds.put(key, *encode_build(compiled, library))
 
     def trim(self) -> None:
         """Bring both stores back below their limits, after a build."""
         self.kernels.trim()
         self.builds.trim()
+
+
+def _linked(library: Any) -> Any:
+    """Return kernels as a shared library, or None where they are not machine code alone."""
+    if isinstance(library, LinkedKernelLibrary):
+        return library.data
+    if not isinstance(library, TvmKernelLibrary) or library.cubin is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="hios-link-") as folder:
+        path = Path(folder) / "kernels.so"
+        library.export(path)
+        return path.read_bytes()

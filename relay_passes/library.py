@@ -38,6 +38,11 @@ class TvmKernelLibrary:
         self._module: Any = None
 
     @property
+    def cubin(self) -> bytes | None:
+        """Machine code of its CUDA kernels, where it has some."""
+        return self._cubin
+
+    @property
     def target(self) -> str:
         """The target as JSON."""
         return str(self._target)
