@@ -41,9 +41,8 @@ class OnnxRuntime:
 
     Notes
     -----
-    Its threads spin, as by default: without spinning, or told to stop at the end of each run
-    (``session.force_spinning_stop``), it is slower (docs/comparing.md). They go on for some
-    milliseconds after a run: whoever times another engine next must wait for that.
+    Its threads spin, as by default; without spinning it is slower (docs/comparing.md). They go on
+    for some milliseconds after a run: whoever times another engine next must wait for that.
     """
 
     def __init__(
