@@ -9,10 +9,14 @@ network, `ios` and `hios-lp` decide twice, with stages
 
 Both schedules then run interleaved on the same cores. Regret is the latency of the learned
 schedule over that of the exhaustive one, minus 1. ``--count`` only counts candidate stages.
+
+For networks whose exhaustive profile would take too long (``--large``) only the time to decide is
+compared: a sample of the stages is measured, and the mean stands for the rest.
 """
 
 import os
 import platform
+import random
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -35,6 +39,7 @@ from graph_executor.measure import MeasureOptions, measure_costs
 from graph_executor.select import Candidate, SelectOptions, select_fastest
 from hios.costs.table import TableCosts
 from hios.errors import InvalidOption
+from hios.ir.ids import DeviceId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
 from hios.ir.presets import available_cores, cpu_machine
@@ -56,6 +61,8 @@ MODELS = (
 """Fixed before anything was measured; networks of more candidates than `MOST_STAGES` are named
 and left out."""
 
+LARGE = ("zoo:inception_v3@299", "zoo:nasnet_large@331")
+
 SCHEDULERS = ("ios", "hios-lp")
 MOST_STAGES = 2000
 
@@ -63,6 +70,8 @@ MOST_STAGES = 2000
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--models", default=",".join(MODELS), help="Comma-separated.  [default: the list]")
+@click.option("--large", default=",".join(LARGE), show_default=True, help="Comma-separated.")
+@click.option("--sample", default=40, show_default=True, help="Stages measured of a large one.")
 @click.option("--schedulers", default=",".join(SCHEDULERS), show_default=True)
 @click.option("--repeat", default=12, show_default=True, help="Turns of each schedule.")
 @click.option("--rounds", default=15, show_default=True, help="Samples of each stage at least.")
@@ -72,6 +81,8 @@ MOST_STAGES = 2000
 def main(
     files: tuple[Path, ...],
     models: str,
+    large: str,
+    sample: int,
     schedulers: str,
     repeat: int,
     rounds: int,
@@ -83,10 +94,11 @@ def main(
 
     FILES are measured groups, from which a model is trained for each network without it.
     """
-    names = models.split(",")
+    names = [name for name in models.split(",") if name]
+    others = [name for name in large.split(",") if name]
     machine = cpu_machine(["cpu:0"], available_cores()[:2], 2)
     if count:
-        for name in names:
+        for name in (*names, *others):
             told = count_stages(compile_model(name), machine, schedulers.split(","))
             click.echo(f"{name}: {told}")
         return
@@ -95,9 +107,17 @@ def main(
     rows: list[dict[str, Any]] = []
     left_out: dict[str, int] = {}
     options = GroupOptions(rounds=rounds, most_rounds=60, budget_ms=40.0)
+    total = len(names) + len(others)
+    timed: list[dict[str, Any]] = []
     with progress_bar("regret", is_quiet=as_json) as progress:
+        for number, name in enumerate(others):
+            progress(f"{name}: time to decide", number / total)
+            model = model_without(data, name)
+            timed += time_to_decide(
+                name, compile_model(name), machine, model, schedulers.split(","), options, sample
+            )
         for number, name in enumerate(names):
-            progress(f"{name}: compile and train without it", number / len(names))
+            progress(f"{name}: compile and train without it", (len(others) + number) / total)
             compiled = compile_model(name)
             candidates = count_stages(compiled, machine, schedulers.split(","))
             if candidates > MOST_STAGES:
@@ -113,6 +133,7 @@ def main(
         "data_hash": data.digest(),
         "rows": rows,
         "left_out": left_out,
+        "large": timed,
         **summary(rows),
     }
     write_bytes(out, encode_json(result, indent=2) + b"\n")
@@ -223,6 +244,51 @@ def compare(
                     "samples": len(samples["learned"]),
                 }
             )
+    return rows
+
+
+def time_to_decide(
+    name: str,
+    compiled: CompiledGraph,
+    machine: Machine,
+    model: CostModel,
+    schedulers: Sequence[str],
+    options: GroupOptions,
+    sample: int,
+) -> list[dict[str, Any]]:
+    """Return, for each scheduler, how long deciding takes on both ways."""
+    graph = compiled.graph
+    started = time.perf_counter()
+    measured = measure_costs(compiled, machine, MeasureOptions(is_cached=False))
+    solo_seconds = time.perf_counter() - started
+    rows = []
+    for scheduler in schedulers:
+        learned = LearnedCosts(measured.costs, model, [cpu_name()], compiled.library.target)
+        counted = CountedStages(graph, learned)
+        started = time.perf_counter()
+        run_scheduler(scheduler, graph, machine, learned, **_options(scheduler))
+        decide_seconds = time.perf_counter() - started
+        run_scheduler(scheduler, graph, machine, counted, **_options(scheduler))
+        stages = sorted(counted.asked.items())
+        chosen = random.Random(0).sample(stages, min(sample, len(stages)))
+        with MeasuredStages(compiled, measured.costs, machine.devices[0], options) as exhaustive:
+            for _, groups in chosen:
+                exhaustive.stage_us(groups, DeviceId(0))
+            spent = list(exhaustive.seconds.values())
+        each = sum(spent) / len(spent) if spent else 0.0
+        rows.append(
+            {
+                "model": name,
+                "scheduler": scheduler,
+                "operators": len(graph.operators),
+                "solo_seconds": solo_seconds,
+                "decide_seconds": decide_seconds,
+                "stages_asked": len(stages),
+                "stages_sampled": len(spent),
+                "seconds_a_stage": each,
+                "exhaustive_seconds": each * len(stages),
+            }
+        )
     return rows
 
 

@@ -83,6 +83,25 @@ def cost_model_regret(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def cost_model_time(result: dict[str, Any]) -> str:
+    """Return how long deciding takes for networks too large to profile exhaustively."""
+    lines = [
+        (
+            "| network | scheduler | operators | stages asked about | measuring all, extrapolated "
+            "| learned: operators alone | learned: deciding |"
+        ),
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {row['model']} | `{row['scheduler']}` | {row['operators']} | {row['stages_asked']} "
+        f"| {row['exhaustive_seconds']:.0f} s ({row['stages_sampled']} sampled, "
+        f"{row['seconds_a_stage']:.2f} s each) | {row['solo_seconds']:.1f} s "
+        f"| {row['decide_seconds']:.2f} s |"
+        for row in result["large"]
+    ]
+    return "\n".join(lines)
+
+
 def milliseconds(time_us: float) -> str:
     """Return a time for a table."""
     return f"{time_us / 1e3:.2f}" if time_us < 1e5 else f"{time_us / 1e3:.1f}"
@@ -94,10 +113,14 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "cost_model_importance": cost_model_importance,
     "cost_model_networks": cost_model_networks,
     "cost_model_regret": cost_model_regret,
+    "cost_model_time": cost_model_time,
 }
 """How each table is made from its result."""
 
-RESULT_OF = dict.fromkeys(
-    ("cost_model_curve", "cost_model_importance", "cost_model_networks"), "cost_model"
-)
+RESULT_OF = {
+    "cost_model_curve": "cost_model",
+    "cost_model_importance": "cost_model",
+    "cost_model_networks": "cost_model",
+    "cost_model_time": "cost_model_regret",
+}
 """Tables made from the result of another name."""

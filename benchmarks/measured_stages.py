@@ -25,12 +25,18 @@ __all__ = ["CountedStages", "MeasuredStages"]
 
 
 class CountedStages:
-    """Other costs, and which stages of several groups were asked about."""
+    """Other costs, and which stages of several groups were asked about.
+
+    Attributes
+    ----------
+    asked
+        One stage of each set of kernels.
+    """
 
     def __init__(self, graph: OpGraph, costs: Costs) -> None:
         self._graph = graph
         self._costs = costs
-        self.asked: set[Identity] = set()
+        self.asked: dict[Identity, Stage] = {}
 
     def operator_us(self, op: OpId, device: DeviceId) -> float:
         """Return what the other costs say."""
@@ -39,7 +45,7 @@ class CountedStages:
     def stage_us(self, groups: Stage, device: DeviceId) -> float:
         """Return what the other costs say."""
         if sum(len(group) > 0 for group in groups) > 1:
-            self.asked.add(identity_of(self._graph, groups))
+            self.asked.setdefault(identity_of(self._graph, groups), groups)
         return self._costs.stage_us(groups, device)
 
     def stage_us_many(self, stages: Sequence[Stage], device: DeviceId) -> list[float]:
