@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.invocation import invocation
 from hios_tvm.cli.options import (
     MachineChoice,
@@ -25,7 +26,7 @@ __all__ = ["command"]
 
 
 @click.command("report", short_help="Write one HTML page about a schedule.")
-@click.argument("source", metavar="FILE")
+@click.argument("source", metavar="FILE", shell_complete=complete_sources)
 @click.option(
     "-o",
     "--output",

@@ -81,7 +81,7 @@ class TestLayers:
     def test_a_chain_is_a_straight_line(self) -> None:
         drawing = draw_layers(5, [(i, i + 1) for i in range(4)] + [(0, 4)])
         rows = [y for _, y in drawing.places[1:4]]
-        assert max(rows) - min(rows) < 0.05
+        assert max(rows) - min(rows) < 0.1
         # The long edge passes beside the chain, and not through it.
         assert all(abs(y - drawing.places[2][1]) > 0.5 for _, y in drawing.bends[0, 4])
 
