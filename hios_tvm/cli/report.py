@@ -21,6 +21,7 @@ from hios_tvm.cli.terminal import console, print_json, progress_bar
 
 if TYPE_CHECKING:
     from hios_tvm.report.html.build import ReportParts
+    from hios_tvm.report.html.data import RivalRow
 
 __all__ = ["command"]
 
@@ -181,7 +182,7 @@ def _parts(
     )
 
 
-def _run_rivals(parts: "ReportParts", seconds: float, output: OutputChoice) -> list[object]:
+def _run_rivals(parts: "ReportParts", seconds: float, output: OutputChoice) -> "list[RivalRow]":
     from hios_tvm.report.html.rivals import RivalProblem, default_rivals, run_rivals
 
     summary = parts.summary
