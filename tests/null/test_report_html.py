@@ -112,7 +112,7 @@ class TestChain:
         assert told == [("operator", 0), ("operator", 2), ("operator", 3)]
         assert (chain.operators_us, chain.copies_us, chain.waits_us) == (27.0, 10.0, 0.0)
 
-    @settings(suppress_health_check=[HealthCheck.filter_too_much])
+    @settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much])
     @given(cases(max_operators=10))
     def test_explains_every_prediction_without_a_wait(self, case: Case) -> None:
         schedule = complete_links(case.graph, case.machine, case.costs, case.schedule)
