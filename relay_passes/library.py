@@ -53,11 +53,6 @@ class TvmKernelLibrary:
         return str(tvm.__version__)
 
     @property
-    def cubin(self) -> bytes | None:
-        """Machine code of the CUDA kernels, where it was compiled ahead of time."""
-        return self._cubin
-
-    @property
     def module(self) -> Any:
         """The runtime module; kernels by name, destination-passing style."""
         if self._module is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.invocation import invocation
 from hios_tvm.cli.options import (
     MachineChoice,
@@ -23,7 +24,7 @@ __all__ = ["command"]
 
 
 @click.command("compile", short_help="Compile a model, decide, and save it.")
-@click.argument("source", metavar="MODEL")
+@click.argument("source", metavar="MODEL", shell_complete=complete_sources)
 @click.option(
     "-o", "--output", "path", type=click.Path(path_type=Path), help="The artifact, NAME.hios."
 )

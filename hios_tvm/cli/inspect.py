@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import ModelChoice, OutputChoice, model_options, output_options
 from hios_tvm.cli.terminal import console, print_json, progress_bar
 
@@ -37,7 +38,7 @@ _LABELS = {
 
 
 @click.command("inspect", short_help="Show what a model is made of.")
-@click.argument("source", metavar="FILE")
+@click.argument("source", metavar="FILE", shell_complete=complete_sources)
 @click.option("--operators", is_flag=True, help="List every operator.")
 @model_options
 @output_options

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
-from click.shell_completion import shell_complete
 
 import hios
 from hios.errors import HiosError, HiosWarning
@@ -127,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_streams()
     try:
         if (asked := os.environ.get(_COMPLETE)) is not None:
+            from click.shell_completion import shell_complete
+
             return shell_complete(cli, {}, "hios", _COMPLETE, asked)
         # Not cli.main(), which turns a broken pipe into exit code 1 by itself.
         given = sys.argv[1:] if arguments is None else list(arguments)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from hios.defaults import DEFAULT_SCHEDULER
 from hios.errors import InvalidOption
+from hios_tvm.cli.complete import complete_costs, complete_schedulers
 
 if TYPE_CHECKING:
     from hios_tvm.caching import CacheChoice
@@ -119,22 +119,6 @@ def _packed(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Calla
     return decorate
 
 
-def _complete_schedulers(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from hios.schedulers import get_scheduler, list_schedulers
-
-    names = [name for name in list_schedulers() if name.startswith(incomplete)]
-    return [CompletionItem(name, help=get_scheduler(name).summary) for name in names]
-
-
-def _complete_costs(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    names = [name for name in ("profile", "learned", "analytic") if name.startswith(incomplete)]
-    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
-
-
 machine_options = _packed(
     "machine",
     MachineChoice,
@@ -198,7 +182,7 @@ scheduler_options = _packed(
     click.option(
         "--scheduler",
         metavar="NAME",
-        shell_complete=_complete_schedulers,
+        shell_complete=complete_schedulers,
         help="The algorithm that decides; `hios schedule --list` names them all.  "
         f"[default: {DEFAULT_SCHEDULER}]",
     ),
@@ -223,7 +207,7 @@ scheduler_options = _packed(
     click.option(
         "--costs",
         metavar="KIND|FILE",
-        shell_complete=_complete_costs,
+        shell_complete=complete_costs,
         help="Where times come from: profile (measure here), learned (measure operators alone, "
         "predict the rest), analytic (estimate), or a JSON file.  [default: profile on this host, "
         "analytic for --machine; learned with --model]",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.invocation import invocation
 from hios_tvm.cli.options import (
     MachineChoice,
@@ -20,12 +21,13 @@ from hios_tvm.cli.terminal import console, print_json, progress_bar
 
 if TYPE_CHECKING:
     from hios_tvm.report.html.build import ReportParts
+    from hios_tvm.report.html.data import RivalRow
 
 __all__ = ["command"]
 
 
 @click.command("report", short_help="Write one HTML page about a schedule.")
-@click.argument("source", metavar="FILE")
+@click.argument("source", metavar="FILE", shell_complete=complete_sources)
 @click.option(
     "-o",
     "--output",
@@ -180,7 +182,7 @@ def _parts(
     )
 
 
-def _run_rivals(parts: "ReportParts", seconds: float, output: OutputChoice) -> list[object]:
+def _run_rivals(parts: "ReportParts", seconds: float, output: OutputChoice) -> "list[RivalRow]":
     from hios_tvm.report.html.rivals import RivalProblem, default_rivals, run_rivals
 
     summary = parts.summary

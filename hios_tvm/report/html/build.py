@@ -153,18 +153,19 @@ def _copies(
     for placement in schedule.placements:
         for tensor in {graph.root(t) for t in graph.operators[placement.op].inputs}:
             readers.setdefault((tensor, placement.device), []).append(placement.op)
-    rows, positions = [], {}
+    rows: list[CopyRow] = []
+    positions: dict[tuple[TensorId, DeviceId], int] = {}
     for copy in required_copies(graph, schedule):
-        tensor = graph.tensors[copy.tensor]
+        copied = graph.tensors[copy.tensor]
         positions[copy.tensor, copy.dst] = len(rows)
         rows.append(
             CopyRow(
-                name=tensor.name,
+                name=copied.name,
                 shape=_shape(graph, copy.tensor),
-                size_bytes=tensor.bytes,
+                size_bytes=copied.bytes,
                 src=copy.src,
                 dst=copy.dst,
-                producer=tensor.producer,
+                producer=copied.producer,
                 readers=tuple(sorted(readers.get((copy.tensor, copy.dst), []))),
             )
         )

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hios.errors import CyclicGraph
+from hios.ir.ids import OpId
 from hios.ir.order import topological_prefix
 
 __all__ = ["Drawing", "draw_layers"]
@@ -133,7 +134,7 @@ def _layers(count: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
     for source, target in pairs:
         after[source].append(target)
         before[target].append(source)
-    order = topological_prefix(count, pairs)
+    order = topological_prefix(count, [(OpId(source), OpId(target)) for source, target in pairs])
     if len(order) < count:
         raise CyclicGraph("a graph with a circle cannot be drawn in layers")
     layer = [0] * count

@@ -342,9 +342,10 @@ def _compared(model: ComparedModel) -> Cell:
         if row.median_us is None:
             rows.append(["absent", row.name, row.remark or "absent", "–", "–", "–"])
             continue
-        spread = None
+        spread, told = None, "–"
         if row.p10_us is not None and row.p90_us is not None:
             spread = (row.p10_us / most, row.p90_us / most)
+            told = f"{format_us(row.p10_us)}–{format_us(row.p90_us)}"
         style = "mine" if row.is_ours else "rival"
         rows.append(
             [
@@ -352,7 +353,7 @@ def _compared(model: ComparedModel) -> Cell:
                 row.name,
                 bar(row.median_us / most, style=style, whisker=spread),
                 format_us(row.median_us),
-                "–" if spread is None else f"{format_us(row.p10_us)}–{format_us(row.p90_us)}",
+                told,
                 ratio,
             ]
         )

@@ -1,6 +1,6 @@
 // The graph: layers from left to right, placed beforehand; here they are only drawn.
 
-const STEP_Y = 36, NODE_W = 76, NODE_H = 24, MARGIN = 40;
+const STEP_Y = 36, NODE_W = 84, NODE_H = 24, MARGIN = 40;
 // Wide layers get more room between them: steep lines cannot be followed.
 const STEP_X = NODE_W + clamp((report.rows * STEP_Y * 1.9) / Math.max(1, report.layers) - NODE_W, 28, 140);
 
