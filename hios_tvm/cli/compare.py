@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hios.errors import ExecutionError, InvalidOption
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import (
     MachineChoice,
     ModelChoice,
@@ -27,7 +28,7 @@ __all__ = ["command", "parse_seconds"]
 
 
 @click.command("compare", short_help="Time a model beside TVM, ONNX Runtime, PyTorch, ...")
-@click.argument("source", metavar="MODEL")
+@click.argument("source", metavar="MODEL", shell_complete=complete_sources)
 @click.option(
     "--engines",
     metavar="LIST",
