@@ -244,7 +244,7 @@ def _result(rows: list[dict[str, Any]], cores: Sequence[int]) -> dict[str, Any]:
 
 def _build(name: str) -> tuple[CompiledGraph, Any]:
     network = resolve_model(name)
-    return compile_model(network), network
+    return compile_model(network, cache=None), network
 
 
 def _default_us(network: Any, inputs: Arrays, runs: int) -> float:

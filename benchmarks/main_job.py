@@ -59,7 +59,7 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
         step(f"read {model}", 0.0)
         network = resolve_model(model)
         step("compile with our kernels", 0.02)
-        compiled = compile_model(network)
+        compiled = compile_model(network, cache=None)
         cores = available_cores()[:2]
         machine = cpu_machine(["cpu:0", "cpu:1"], cores)
         whole = cpu_machine(["cpu:0"], cores)
