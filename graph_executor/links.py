@@ -7,8 +7,8 @@ between the threads and the caches as they are then. Times over several sizes ar
 large ones.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -19,10 +19,91 @@ from hios.ir.ids import DeviceId
 from hios.ir.machine import Link, Machine
 from hios.statistics import Samples
 
-__all__ = ["fit_link", "measure_links"]
+__all__ = ["LinkSamples", "fit_link", "machine_with", "measure_links", "sample_links"]
 
 _SIZES = (4 << 10, 32 << 10, 128 << 10, 512 << 10, 2 << 20)
 _REPEATS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSamples:
+    """Copies of several sizes over one directed link, and the line through their medians.
+
+    Attributes
+    ----------
+    src, dst
+        Positions in `Machine.devices`.
+    sizes_bytes
+        Ascending.
+    times
+        Of each size.
+    fit
+        Latency and bandwidth.
+    """
+
+    src: DeviceId
+    dst: DeviceId
+    sizes_bytes: tuple[int, ...]
+    times: tuple[Samples, ...]
+    fit: CachedLink
+
+    @property
+    def residuals(self) -> tuple[float, ...]:
+        """Measured over fitted time, minus 1, for each size."""
+        return tuple(
+            samples.median_us / (self.fit.latency_us + size / (self.fit.bandwidth_gb_s * 1e3)) - 1
+            for size, samples in zip(self.sizes_bytes, self.times, strict=True)
+        )
+
+
+def sample_links(
+    machine: Machine, progress: Callable[[str, float], None] | None = None
+) -> tuple[LinkSamples, ...]:
+    """Measure copies between all ordered pairs of CPU devices.
+
+    Parameters
+    ----------
+    machine
+        Its links are not looked at.
+    progress
+        Told what is measured and the fraction done.
+
+    Raises
+    ------
+    DeviceUnavailable
+        When a device is no CPU or its cores cannot be used.
+    """
+    from graph_executor.cpu.affinity import device_cores
+
+    cores = device_cores(machine)
+    pairs = [(src, dst) for src in range(len(cores)) for dst in range(len(cores)) if src != dst]
+    found = []
+    for number, (src, dst) in enumerate(pairs):
+        if progress is not None:
+            names = f"{machine.devices[src].name} to {machine.devices[dst].name}"
+            progress(f"copies {names}", number / len(pairs))
+        sizes, times = _measure(cores[src][0], cores[dst][0])
+        fit = fit_link(sizes, [samples.median_us for samples in times])
+        found.append(LinkSamples(DeviceId(src), DeviceId(dst), sizes, times, fit))
+    return tuple(found)
+
+
+def machine_with(machine: Machine, sampled: Sequence[LinkSamples]) -> Machine:
+    """Return the machine with the links that were measured, for ``--machine``."""
+    cpu = cpu_name()
+    links = tuple(
+        Link(
+            link.src,
+            link.dst,
+            link.fit.bandwidth_gb_s,
+            link.fit.latency_us,
+            f"measured on {cpu}; worst residual {max(map(abs, link.residuals)):.1%}",
+        )
+        for link in sampled
+    )
+    measured = replace(machine, links=links)
+    measured.validate()
+    return measured
 
 
 def measure_links(machine: Machine, cache: MeasureCache | None = None) -> Machine:
@@ -31,15 +112,20 @@ def measure_links(machine: Machine, cache: MeasureCache | None = None) -> Machin
     Parameters
     ----------
     machine
-        Its links are replaced.
+        Its links are replaced; devices all of kind ``cpu``, or all of kind ``cuda``.
     cache
         Where known links are read and new ones kept.
 
     Raises
     ------
     DeviceUnavailable
-        When a device is no CPU or its cores cannot be used.
+        When a device is no CPU or its cores cannot be used, or a GPU that is not here.
     """
+    if {device.kind for device in machine.devices} == {"cuda"}:
+        from graph_executor.cuda.links import measure_cuda_links
+        from graph_executor.cuda.open import open_driver
+
+        return measure_cuda_links(open_driver(), machine)
     from graph_executor.cpu.affinity import device_cores
 
     cores = device_cores(machine)
@@ -55,7 +141,7 @@ def measure_links(machine: Machine, cache: MeasureCache | None = None) -> Machin
             link = known.get(key) or fresh.get(key)
             if link is None:
                 sizes, times = _measure(source[0], target[0])
-                link = fresh[key] = fit_link(sizes, times)
+                link = fresh[key] = fit_link(sizes, [samples.median_us for samples in times])
             links.append(
                 Link(
                     DeviceId(src),
@@ -98,7 +184,7 @@ def fit_link(sizes_bytes: Sequence[int], times_us: Sequence[float]) -> CachedLin
     return CachedLink(round(1e-3 / per_byte, 6), round(latency, 6))
 
 
-def _measure(source: int, target: int) -> tuple[tuple[int, ...], list[float]]:
+def _measure(source: int, target: int) -> tuple[tuple[int, ...], tuple[Samples, ...]]:
     from graph_executor import tvm_runtime
     from graph_executor.cpu.gates import Gate, SleepGate, SpinGate, spinning_is_available
     from graph_executor.cpu.team import Team
@@ -112,7 +198,7 @@ def _measure(source: int, target: int) -> tuple[tuple[int, ...], list[float]]:
         ["hios-link-source", "hios-link-target"],
         [tvm_runtime.set_threads((source,)), tvm_runtime.set_threads((target,))],
     )
-    medians = []
+    found = []
     try:
         wait = team.gate(gate)
         for size in _SIZES:
@@ -127,7 +213,7 @@ def _measure(source: int, target: int) -> tuple[tuple[int, ...], list[float]]:
                 _, stamps = team.run_stamped([[write, write, write, gate.open], [wait, copy]])
                 if turn >= 3:
                     times.append((stamps[1][2] - stamps[0][3]) / 1e3)
-            medians.append(Samples.of(times).median_us)
+            found.append(Samples.of(times))
     finally:
         team.close()
-    return _SIZES, medians
+    return _SIZES, tuple(found)

@@ -21,10 +21,10 @@ from graph_executor.links import measure_links
 from graph_executor.measure_cache import CachedTime, MeasureCache, Setting
 from hios.costs.table import TableCosts
 from hios.errors import InvalidOption
-from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId, OpId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Device, Machine
+from hios.ir.operator_key import operator_key
 from hios.ir.schedule import Placement, Schedule
 from hios.statistics import Samples
 
@@ -78,7 +78,7 @@ class OperatorTime:
     op
         The operator.
     cores
-        How many cores ran it.
+        How many cores ran it; 0 on a GPU.
     median_us
         Its time.
     spread
@@ -119,19 +119,6 @@ class Measurement:
     sequential: dict[int, Samples]
 
 
-def operator_key(graph: OpGraph, op: OpId) -> str | None:
-    """Return what tells the kernel of `op` from all others; None where nothing does.
-
-    The kernel's structural hash (``attrs["key"]``) with shapes and dtypes of its tensors.
-    """
-    operator = graph.operators[op]
-    if "key" not in operator.attrs:
-        return None
-    tensors = [graph.tensors[t] for t in (*operator.inputs, *operator.outputs)]
-    shapes = ",".join(f"{'x'.join(map(str, t.shape))}:{t.dtype}" for t in tensors)
-    return f"{operator.attrs['key']}|{len(operator.inputs)}|{shapes}"
-
-
 def measure_costs(
     compiled: CompiledGraph,
     machine: Machine,
@@ -145,7 +132,7 @@ def measure_costs(
     compiled
         Graph, kernels and weights.
     machine
-        Devices of kind ``cpu``.
+        Devices of kind ``cpu``, or all of kind ``cuda``.
     options
         See `MeasureOptions`.
     progress
@@ -159,7 +146,7 @@ def measure_costs(
     Raises
     ------
     DeviceUnavailable
-        When a device is no CPU or its cores cannot be used.
+        When a device is no CPU or its cores cannot be used, or a GPU that is not here.
     StorageError
         When the cache cannot be written.
 
@@ -173,6 +160,8 @@ def measure_costs(
     report = progress or (lambda _fraction, _text: None)
     graph = compiled.graph
     cache = MeasureCache(options.cache_dir) if options.is_cached else None
+    if {device.kind for device in machine.devices} == {"cuda"}:
+        return _measure_cuda(compiled, machine, options, cache, report)
     by_count = _core_sets(machine)
     found: dict[int, list[OperatorTime]] = {}
     sequential: dict[int, Samples] = {}
@@ -200,6 +189,38 @@ def measure_costs(
         measured_machine,
         tuple(time for count in sorted(found) for time in found[count]),
         sequential,
+    )
+
+
+def _measure_cuda(
+    compiled: CompiledGraph,
+    machine: Machine,
+    options: MeasureOptions,
+    cache: MeasureCache | None,
+    report: Progress,
+) -> Measurement:
+    from graph_executor.cuda.costs import measure_cuda_costs
+    from graph_executor.cuda.open import open_driver
+
+    costs, measured, times = measure_cuda_costs(
+        open_driver(),
+        compiled,
+        machine,
+        runs=options.runs,
+        warmup=options.warmup,
+        cache=cache,
+        progress=report,
+    )
+    report(1.0, "done")
+    return Measurement(
+        costs,
+        measured,
+        tuple(
+            OperatorTime(op, 0, time.median_us, time.spread, time.samples, False)
+            for own in times.values()
+            for op, time in own.items()
+        ),
+        {},
     )
 
 

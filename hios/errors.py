@@ -7,6 +7,7 @@ builtin that a Python programmer would expect, so ``except ValueError`` keeps wo
 
 __all__ = [
     "ArtifactMismatch",
+    "CostModelMismatch",
     "CyclicGraph",
     "DeviceUnavailable",
     "ExecutionError",
@@ -19,6 +20,7 @@ __all__ = [
     "InvalidMachine",
     "InvalidOption",
     "InvalidPlan",
+    "InvalidRecord",
     "MissingDependency",
     "MissingFile",
     "StorageError",
@@ -46,6 +48,10 @@ class CyclicGraph(InvalidGraph):
 
 class InvalidCosts(HiosError, ValueError):
     """A time is NaN, infinite, negative or missing."""
+
+
+class InvalidRecord(HiosError, ValueError):
+    """A measured group is damaged, contradicts itself, or is of another schema."""
 
 
 class InvalidMachine(HiosError, ValueError):
@@ -82,6 +88,10 @@ class InputMismatch(HiosError, ValueError):
 
 class ArtifactMismatch(HiosError, ValueError):
     """A saved artifact is damaged, from another format version, or for another machine."""
+
+
+class CostModelMismatch(HiosError, ValueError):
+    """A learned cost model is damaged, or was trained for another target, device or schema."""
 
 
 class MissingFile(HiosError, FileNotFoundError):

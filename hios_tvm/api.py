@@ -34,6 +34,7 @@ def build(
     scheduler: str = DEFAULT_SCHEDULER,
     options: Mapping[str, object] | None = None,
     costs: str | PathLike[str] | Costs = "profile",
+    cost_model: str | PathLike[str] | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     select: bool = True,
     merge: bool | None = None,
@@ -49,25 +50,32 @@ def build(
         Path of an ``.onnx`` or ``.pt2`` file, ``zoo:NAME`` or ``light:NAME``, an
         ``onnx.ModelProto``, a ``torch.export.ExportedProgram`` or a Relax ``IRModule``.
     target
-        TVM target (text, dictionary or object); None: as the devices say.
+        TVM target (text, dictionary or object), ``llvm``, ``cuda`` or ``cuda:sm_90``; None: as
+        the devices say.
     devices, machine, streams
         Where operators may run, see `hios_tvm.machines.resolve_machine`; by default one
-        device for each core of this host.
+        device for each core of this host, or its first GPU for a CUDA target.
     scheduler, options
         Name and options of the algorithm.
     costs
-        ``profile`` measures every distinct operator alone (cached on disk), ``analytic``
-        estimates; or a JSON file of costs, or an object.
+        ``profile`` measures every distinct operator alone (cached on disk), ``learned`` does
+        too and predicts what concurrent ones cost, ``analytic`` estimates; or a JSON file of
+        costs, or an object.
+    cost_model
+        File of a trained model for ``learned``; None: the one that comes with hios-tvm for
+        this kind of device.
     shapes
         Shapes of inputs with dynamic dimensions, by name.
     select
         Run the decided schedule, the sequential one, and (on a CPU) one device with all the
-        cores, interleaved, and keep the fastest: never slower than TVM's own order.
+        cores, interleaved, and keep the fastest: never slower than TVM's own order. For
+        devices that are not on this host, the simulated times decide instead.
         Without it the decided schedule stays whatever it costs.
     merge
         Merge convolutions of one input where that is predicted, and with `select` measured,
         to be faster; the numbers stay the same up to rounding. None: only with the scheduler
-        ``ios``, of whose algorithm it is a part. Needs costs ``profile`` or ``analytic``.
+        ``ios``, of whose algorithm it is a part. Needs costs ``profile``, ``learned`` or
+        ``analytic``.
     cache
         Folder of compiled kernels, whole builds and measured times; None: the user's cache
         folder; False: everything is compiled and measured now, and nothing kept.
@@ -87,7 +95,7 @@ def build(
     HiosError
         With one line on what is wrong and the next step.
     """
-    place = resolve_machine(devices, machine, streams)
+    place = resolve_machine(devices, machine, streams, target)
     compiled = compile_model(
         model,
         target,
@@ -97,7 +105,9 @@ def build(
         cache=cache,
         database=database,
     )
-    known = resolve_costs(costs, compiled, place, cache=cache, progress=progress)
+    known = resolve_costs(
+        costs, compiled, place, cost_model=cost_model, cache=cache, progress=progress
+    )
     merged = None
     if wants_merges(merge, scheduler, model, known):
         merged = merge_by_cost(

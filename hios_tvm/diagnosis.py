@@ -17,40 +17,17 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import hios
 from hios.cache_folder import compile_stores
 from hios.ir.presets import available_cores
+from hios_tvm.cuda_diagnosis import diagnose_cuda
+from hios_tvm.finding import Finding, Status
 
 __all__ = ["Finding", "Status", "diagnose"]
 
-Status = Literal["ok", "absent", "broken"]
-"""``absent`` is no error (something optional), ``broken`` needs its remedy."""
-
 _PROBE_TIMEOUT_S = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one probe.
-
-    Attributes
-    ----------
-    name
-        What was looked at.
-    status
-        See `Status`.
-    detail
-        Version, count, path, or what is wrong.
-    remedy
-        The command or the step that helps; empty where nothing is wrong.
-    """
-
-    name: str
-    status: Status
-    detail: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +96,15 @@ def diagnose(cache_folder: Path) -> list[Finding]:
     facts = _import_all([_TVM, *modules] if _is_found(_TVM) else modules)
     findings = [_python(), _self(), *_tvm(facts.get(_TVM))]
     findings += [_package(package, facts.get(package.module)) for package in _PACKAGES]
-    findings += [_torch(), _host_cpu(), _memory(), _compiler(), *_cuda(), _cache(cache_folder)]
+    findings += [
+        _torch(),
+        _host_cpu(),
+        _cost_model(),
+        _memory(),
+        _compiler(),
+        *diagnose_cuda(),
+        _cache(cache_folder),
+    ]
     return findings
 
 
@@ -215,6 +200,19 @@ def _host_cpu() -> Finding:
     return Finding("CPU", "ok", detail)
 
 
+def _cost_model() -> Finding:
+    """Say which of the models that come with the package predicts this CPU, and how old it is."""
+    collect = "hios collect --train MODEL.ubj, then --costs learned --model MODEL.ubj"
+    from cost_model.shipped import describe_shipped
+    from hios.errors import HiosError
+
+    try:
+        told = describe_shipped("cpu", _cpu_name(), len(available_cores()), "llvm")
+    except HiosError as problem:
+        return Finding("cost model", "absent", str(problem), collect)
+    return Finding("cost model", "ok", told)
+
+
 def _memory() -> Finding:
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -235,31 +233,6 @@ def _compiler() -> Finding:
         "none found; saving an artifact links a shared library",
         "install one (Debian: apt install g++)",
     )
-
-
-def _cuda() -> list[Finding]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return [Finding("CUDA", "absent", "no nvidia-smi: no NVIDIA driver on this machine")]
-    query = "--query-gpu=index,name,compute_cap,memory.total,driver_version"
-    try:
-        answer = subprocess.run(
-            [tool, query, "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        return [Finding("CUDA", "broken", f"{tool} did not end: {problem}", "restart the driver")]
-    if answer.returncode != 0:
-        reason = (answer.stdout + answer.stderr).strip().splitlines() or ["no reason given"]
-        return [Finding("CUDA", "broken", reason[0], f"see what {tool} says")]
-    found = []
-    for line in answer.stdout.strip().splitlines():
-        index, _, rest = line.partition(",")
-        found.append(Finding(f"cuda:{index.strip()}", "ok", rest.strip()))
-    return found or [Finding("CUDA", "absent", "a driver, but no device")]
 
 
 def _cache(folder: Path) -> Finding:

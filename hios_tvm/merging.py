@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
-from graph_executor.measure import operator_key
+from cost_model.learned import LearnedCosts
 from hios.costs.protocol import Costs
 from hios.costs.table import TableCosts
 from hios.errors import InvalidOption
@@ -21,6 +21,7 @@ from hios.ir.graph import Alternative, OpGraph
 from hios.ir.ids import DeviceId, OpId, TensorId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
+from hios.ir.operator_key import operator_key
 from hios.merge import offer_merges
 from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler
@@ -34,6 +35,9 @@ Table = Sequence[Sequence[float]]
 
 _CHOOSER = "ios"
 """Chooses merges where the scheduler asked for knows none."""
+
+_FOLLOWING = ("profile", "learned", "analytic")
+"""Costs that can be found out for the merged network too."""
 
 _MOST_WORK = 2.0
 """Most arithmetic of a merge (padded kernels multiply by zeros), by that of its members."""
@@ -75,7 +79,7 @@ def wants_merges(merge: bool | None, scheduler: str, model: Any, costs: KnownCos
     model
         What was compiled; merges need the model itself, to compile it again.
     costs
-        Must be ``profile`` or ``analytic``: a table does not know merged operators.
+        Must be ``profile``, ``learned`` or ``analytic``: a table does not know merged operators.
 
     Raises
     ------
@@ -87,8 +91,8 @@ def wants_merges(merge: bool | None, scheduler: str, model: Any, costs: KnownCos
     obstacle = None
     if isinstance(model, CompiledGraph) or is_relay_factory(model):
         obstacle = "an operator graph that is compiled already cannot merge; give the model"
-    elif costs.kind not in ("profile", "analytic"):
-        obstacle = f"costs {costs.kind!r} know no merged operators; use profile or analytic"
+    elif costs.kind not in _FOLLOWING:
+        obstacle = f"costs {costs.kind!r} know no merged operators; use {', '.join(_FOLLOWING)}"
     if merge is None:
         return scheduler == _CHOOSER and obstacle is None
     if merge and obstacle is not None:
@@ -117,7 +121,7 @@ def merge_by_cost(
     model, target, shapes, seed
         What `compiled` was compiled from.
     compiled, known
-        The unmerged network and its costs, ``profile`` or ``analytic``.
+        The unmerged network and its costs, ``profile``, ``learned`` or ``analytic``.
     scheduler, options
         Chooses when it has an option ``merge``; else `ios` with its defaults does.
     cache, database, progress
@@ -151,7 +155,7 @@ def merge_by_cost(
     alone = sorted({op for one in offered.alternatives for op in one.members})
     names = [[_identity(offered, op)] for op in alone]
     trial = compile_offers(model, target, merges=[*_identities(offered), *names], **again)
-    paid = resolve_costs(known.kind, trial, known.machine, cache=cache, progress=progress)
+    paid = _resolved_alike(known, trial, cache, progress)
     times = _times_by_input(trial.graph, paid)
     n_offers = len(offered.alternatives)
     beside = dict(zip(alone, times[n_offers:], strict=True))
@@ -168,9 +172,25 @@ def merge_by_cost(
     chosen = [one for one in priced.alternatives if one.name in decided.alternatives]
     merges = _identities(replace(priced, alternatives=tuple(chosen)))
     merged = compile_model(model, target, merges=merges, **again)
-    costs = resolve_costs(known.kind, merged, known.machine, cache=cache, progress=progress)
+    costs = _resolved_alike(known, merged, cache, progress)
     adjusted = _with_known_times(compiled.graph, known.costs, merged.graph, costs.costs)
     return MergedModel(merged, costs.machine, adjusted, decided.alternatives)
+
+
+def _resolved_alike(
+    known: KnownCosts,
+    compiled: CompiledGraph,
+    cache: CacheChoice,
+    progress: Progress | None,
+) -> KnownCosts:
+    return resolve_costs(
+        known.kind,
+        compiled,
+        known.machine,
+        cost_model=known.cost_model,
+        cache=cache,
+        progress=progress,
+    )
 
 
 def worthwhile_merges(graph: OpGraph) -> OpGraph:
@@ -246,6 +266,9 @@ def _priced(
 
 def _with_known_times(before: OpGraph, known: Costs, graph: OpGraph, costs: Costs) -> Costs:
     """Return measured `costs` of `graph` as if measured together with the `known` ones."""
+    if isinstance(costs, LearnedCosts) and isinstance(known, LearnedCosts):
+        table = _with_known_times(before, known.table, graph, costs.table)
+        return costs.with_table(table) if isinstance(table, TableCosts) else costs
     if not isinstance(costs, TableCosts) or not isinstance(known, TableCosts):
         return costs
     row_of = {operator_key(before, op.id): op.id for op in before.operators}

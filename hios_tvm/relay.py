@@ -46,8 +46,8 @@ def pass_context(
         As in `hios_tvm.build`.
     costs
         ``analytic``, another name or file that `hios_tvm.build` knows and that needs no kernels,
-        or a function of graph and machine. ``profile`` needs kernels: build first, then
-        ``hios_tvm.build(factory, devices=[...])`` measures.
+        or a function of graph and machine. ``profile`` and ``learned`` need kernels: build first,
+        then ``hios_tvm.build(factory, devices=[...])`` measures.
     opt_level, required_pass, disabled_pass, instruments, config
         As ``tvm.transform.PassContext`` takes them.
 
@@ -61,9 +61,9 @@ def pass_context(
     from relay_passes.relay.availability import require_relay
 
     require_relay()
-    if costs == "profile":
+    if costs in ("profile", "learned"):
         raise InvalidOption(
-            "a pass context with costs 'profile': kernels cannot be measured before they are "
+            f"a pass context with costs {costs!r}: kernels cannot be measured before they are "
             "compiled; use analytic here, then hios_tvm.build(factory, devices=[...]) to measure"
         )
     from relay_passes.relay.context import pass_context as context_with

@@ -56,7 +56,7 @@ def _context() -> list[Any]:
 
 @cache
 def _versions() -> list[Any]:
-    found = []
+    found: list[Any] = []
     for package in _PACKAGES:
         try:
             found.append([package, importlib.metadata.version(package)])

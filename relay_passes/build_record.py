@@ -66,7 +66,7 @@ def encode_build(compiled: CompiledGraph, library: bytes | memoryview) -> list[A
     for content in (header, library):
         parts += [content, _padding(sum(map(len, parts)) + len(content))]
     for _, value in weights:
-        flat = memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
         parts += [flat, _padding(value.nbytes)]
     return parts
 

@@ -31,12 +31,21 @@ VERBS: dict[str, str] = {
     "bench": "hios_tvm.cli.bench",
     "schedule": "hios_tvm.cli.schedule",
     "simulate": "hios_tvm.cli.simulate",
+    "compare": "hios_tvm.cli.compare",
+    "train": "hios_tvm.cli.train",
     "inspect": "hios_tvm.cli.inspect",
     "trace": "hios_tvm.cli.trace",
+    "report": "hios_tvm.cli.report",
     "models": "hios_tvm.cli.models",
+    "collect": "hios_tvm.cli.collect",
+    "serve-measure": "hios_tvm.cli.serve_measure",
     "doctor": "hios_tvm.cli.doctor",
+    "completion": "hios_tvm.cli.completion",
 }
 """Module of each verb, in the order of the help page."""
+
+# Set by the script of `hios completion` when the Tab key is pressed.
+_COMPLETE = "_HIOS_COMPLETE"
 
 # Packages that a broken installation may lack, by the name under which they are imported.
 _PACKAGES = {
@@ -48,11 +57,13 @@ _PACKAGES = {
     "numpy": "numpy",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
+    "cloudpickle": "cloudpickle",
     "ortools": "ortools",
     "psutil": "psutil",
     "rich": "rich",
     "safetensors": "safetensors",
     "torch": "torch",
+    "tornado": "tornado",
     "tvm": "apache-tvm",
     "tvm_ffi": "apache-tvm-ffi",
     "xgboost": "xgboost",
@@ -114,9 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _prepare_streams()
     try:
+        if (asked := os.environ.get(_COMPLETE)) is not None:
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {}, "hios", _COMPLETE, asked)
         # Not cli.main(), which turns a broken pipe into exit code 1 by itself.
         given = sys.argv[1:] if arguments is None else list(arguments)
-        with _notes(), cli.make_context("hios", given) as context:
+        with _notes(), cli.make_context("hios", list(given), obj=tuple(given)) as context:
             cli.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as done:

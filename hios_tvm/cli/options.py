@@ -15,6 +15,7 @@ import click
 
 from hios.defaults import DEFAULT_SCHEDULER
 from hios.errors import InvalidOption
+from hios_tvm.cli.complete import complete_costs, complete_schedulers
 
 if TYPE_CHECKING:
     from hios_tvm.caching import CacheChoice
@@ -27,6 +28,7 @@ __all__ = [
     "machine_options",
     "model_options",
     "output_options",
+    "parse_devices",
     "parse_settings",
     "parse_shapes",
     "scheduler_options",
@@ -76,6 +78,7 @@ class ModelChoice:
 class SchedulerChoice:
     """How to decide: the algorithm and its options, its costs, or a schedule decided before.
 
+    `cost_model` is the file of a learned model.
     `merge` asks for merged convolutions; None leaves it to the scheduler.
     """
 
@@ -84,6 +87,7 @@ class SchedulerChoice:
     budget: float | None
     option: tuple[str, ...]
     costs: str | None
+    cost_model: Path | None
     merge: bool | None
     load_schedule: Path | None
     save_schedule: Path | None
@@ -147,7 +151,7 @@ model_options = _packed(
     click.option(
         "--target",
         metavar="TARGET",
-        help="TVM target to compile for: llvm, cuda, cuda:sm_80, or JSON.  "
+        help="Target to compile for: llvm, cuda, cuda:sm_90, or TVM's JSON.  "
         "[default: as the devices say]",
     ),
     click.option(
@@ -178,6 +182,7 @@ scheduler_options = _packed(
     click.option(
         "--scheduler",
         metavar="NAME",
+        shell_complete=complete_schedulers,
         help="The algorithm that decides; `hios schedule --list` names them all.  "
         f"[default: {DEFAULT_SCHEDULER}]",
     ),
@@ -202,8 +207,18 @@ scheduler_options = _packed(
     click.option(
         "--costs",
         metavar="KIND|FILE",
-        help="Where times come from: profile (measure here), analytic (estimate), or a JSON "
-        "file.  [default: profile on this host, analytic for --machine]",
+        shell_complete=complete_costs,
+        help="Where times come from: profile (measure here), learned (measure operators alone, "
+        "predict the rest), analytic (estimate), or a JSON file.  [default: profile on this host, "
+        "analytic for --machine; learned with --model]",
+    ),
+    click.option(
+        "--model",
+        "cost_model",
+        type=click.Path(path_type=Path),
+        metavar="FILE.ubj",
+        help="The learned cost model, as `hios train` writes it.  [default: the one that comes "
+        "with hios-tvm for this kind of device]",
     ),
     click.option(
         "--merge/--no-merge",
@@ -229,6 +244,24 @@ output_options = _packed(
     click.option("--json", is_flag=True, help="Print one JSON object instead of tables."),
     click.option("--quiet", is_flag=True, help="No progress on standard error."),
 )
+
+
+def parse_devices(choice: MachineChoice) -> int | str | None:
+    """Return ``--devices`` as a count, a list of names, or None.
+
+    Raises
+    ------
+    InvalidOption
+        When the count is beyond what is supported.
+    """
+    from hios.ir.presets import MAX_DEVICES
+
+    text = choice.devices
+    if text is None or not (text.isascii() and text.isdigit()):
+        return text
+    if len(text) > 4 or int(text) > MAX_DEVICES:
+        raise InvalidOption(f"--devices {text}: at most {MAX_DEVICES} are supported")
+    return int(text)
 
 
 def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

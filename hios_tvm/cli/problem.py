@@ -18,7 +18,7 @@ from hios.graph_file import read_graph_file
 from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId
 from hios.ir.machine import Machine
-from hios.ir.presets import MAX_DEVICES, abstract_machine
+from hios.ir.presets import abstract_machine
 from hios.ir.schedule import Schedule
 from hios.ir.serial import read_bytes, write_bytes
 from hios.ir.validation import validate_schedule
@@ -30,6 +30,7 @@ from hios_tvm.cli.options import (
     ModelChoice,
     OutputChoice,
     SchedulerChoice,
+    parse_devices,
     parse_settings,
     parse_shapes,
 )
@@ -43,7 +44,15 @@ if TYPE_CHECKING:
     from hios_tvm.costing import KnownCosts
     from hios_tvm.model import Model
 
-__all__ = ["Problem", "decide", "measured_costs", "open_model", "read_problem", "summarise"]
+__all__ = [
+    "Problem",
+    "cost_kind",
+    "decide",
+    "measured_costs",
+    "open_model",
+    "read_problem",
+    "summarise",
+]
 
 _GRAPH_FILE_DEVICES = 2
 
@@ -91,6 +100,10 @@ def read_problem(
             raise InvalidOption(
                 f"--shapes and --target are for models; {source!r} is a graph file, which has "
                 "no kernels"
+            )
+        if deciding.cost_model is not None:
+            raise InvalidOption(
+                f"--model is for models; {source!r} is a graph file, which brings its own times"
             )
         return _graph_file_problem(source, machine, deciding.costs)
     kernels = _load_kernels(source, machine, model, output)
@@ -178,7 +191,7 @@ def open_model(
         _refuse_both(deciding)
         schedule = _load_schedule(deciding.load_schedule, kernels.compiled.graph, kernels.machine)
         opened = Model(kernels.compiled, kernels.machine, schedule)
-    elif kernels.schedule is not None and deciding.scheduler is None and deciding.costs is None:
+    elif kernels.schedule is not None and not _decides_anew(deciding):
         opened = Model(kernels.compiled, kernels.machine, kernels.schedule)
     else:
         known = _known_costs(kernels.compiled, kernels.machine, deciding, output, model.cache)
@@ -226,7 +239,7 @@ def measured_costs(
 ) -> tuple[Machine, Costs]:
     """Return the costs that ``--costs`` names, and the machine with the links they used.
 
-    By default they are measured where the devices are cores of this host, else estimated.
+    By default they are measured where the devices are on this host, else estimated.
 
     Raises
     ------
@@ -235,6 +248,15 @@ def measured_costs(
     """
     known = _known_costs(compiled, machine, deciding, output, cache)
     return known.machine, known.costs
+
+
+def cost_kind(machine: Machine, deciding: SchedulerChoice) -> str:
+    """Return what ``--costs`` stands for: measured on devices of this host, else estimated."""
+    from hios_tvm.costing import is_here
+
+    if deciding.costs is None and deciding.cost_model is not None:
+        return "learned"
+    return deciding.costs or ("profile" if is_here(machine) else "analytic")
 
 
 def _known_costs(
@@ -246,10 +268,16 @@ def _known_costs(
 ) -> "KnownCosts":
     from hios_tvm.costing import resolve_costs
 
-    is_here = all(device.kind == "cpu" for device in machine.devices)
-    kind = deciding.costs or ("profile" if is_here else "analytic")
+    kind = cost_kind(machine, deciding)
     with progress_bar("measure", output.quiet or output.json) as progress:
-        return resolve_costs(kind, compiled, machine, cache=cache, progress=progress)
+        return resolve_costs(
+            kind,
+            compiled,
+            machine,
+            cost_model=deciding.cost_model,
+            cache=cache,
+            progress=progress,
+        )
 
 
 def _load_kernels(
@@ -262,12 +290,12 @@ def _load_kernels(
         artifact = load_artifact(source)
         place = artifact.machine
         if chosen != (None, None, None):
-            place = resolve_machine(_devices(machine), machine.machine, machine.streams)
+            place = resolve_machine(parse_devices(machine), machine.machine, machine.streams)
             validate_schedule(artifact.compiled.graph, place, artifact.schedule)
         return _Kernels(artifact.compiled, place, artifact.schedule)
     from hios_tvm.sources import compile_model
 
-    place = resolve_machine(_devices(machine), machine.machine, machine.streams)
+    place = resolve_machine(parse_devices(machine), machine.machine, machine.streams, model.target)
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
@@ -281,6 +309,10 @@ def _load_kernels(
             progress=progress,
         )
     return _Kernels(compiled, place, None)
+
+
+def _decides_anew(choice: SchedulerChoice) -> bool:
+    return any(given is not None for given in (choice.scheduler, choice.costs, choice.cost_model))
 
 
 def _refuse_both(choice: SchedulerChoice) -> None:
@@ -298,7 +330,7 @@ def _load_schedule(path: Path, graph: OpGraph, machine: Machine) -> Schedule:
 
 def _graph_file_problem(source: str, choice: MachineChoice, costs: str | None) -> Problem:
     file = read_graph_file(source)
-    devices = _devices(choice)
+    devices = parse_devices(choice)
     if choice.machine is None and not isinstance(devices, str):
         count = _GRAPH_FILE_DEVICES if devices is None else devices
         machine = abstract_machine(count, choice.streams or 1)
@@ -313,13 +345,3 @@ def _graph_file_problem(source: str, choice: MachineChoice, costs: str | None) -
         )
     table = TableCosts.from_json(read_bytes(costs), file.graph, machine, what=costs)
     return Problem(file.graph, machine, table)
-
-
-def _devices(choice: MachineChoice) -> int | str | None:
-    """Return ``--devices`` as a count, a list of names, or None."""
-    text = choice.devices
-    if text is None or not (text.isascii() and text.isdigit()):
-        return text
-    if len(text) > 4 or int(text) > MAX_DEVICES:
-        raise InvalidOption(f"--devices {text}: at most {MAX_DEVICES} are supported")
-    return int(text)

@@ -49,7 +49,7 @@ def console() -> "Console":
 
 
 @contextmanager
-def progress_bar(title: str, is_quiet: bool) -> Iterator[Progress]:
+def progress_bar(title: str, is_quiet: bool, *, is_still: bool = False) -> Iterator[Progress]:
     """Give a callback that draws a bar with what is done now and the time left.
 
     Nothing is drawn, and rich is not imported, unless standard error is a terminal. The
@@ -61,6 +61,9 @@ def progress_bar(title: str, is_quiet: bool) -> Iterator[Progress]:
         What the whole is: ``compile``, ``measure``.
     is_quiet
         Draw nothing at all.
+    is_still
+        Draw only when told something, not ten times a second: drawing takes a core, which
+        shows in what is measured meanwhile.
 
     Yields
     ------
@@ -83,13 +86,15 @@ def progress_bar(title: str, is_quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.description}", markup=True),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    terminal = Console(stderr=True)
+    with Bars(*columns, console=terminal, transient=True, auto_refresh=not is_still) as bars:
         task = bars.add_task("", total=1.0, title=title)
         lock = threading.Lock()
 
         def report(phase: str, fraction: float, /) -> None:
             with lock:
-                bars.update(task, completed=fraction, description=phase.replace("[", r"\["))
+                text = phase.replace("[", r"\[")
+                bars.update(task, completed=fraction, description=text, refresh=is_still)
 
         yield report
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import (
     MachineChoice,
     ModelChoice,
@@ -22,7 +23,7 @@ _SUFFIXES = (".png", ".json")
 
 
 @click.command("trace", short_help="Show a measured run beside its prediction.")
-@click.argument("source", metavar="MODEL")
+@click.argument("source", metavar="MODEL", shell_complete=complete_sources)
 @click.option(
     "-o",
     "--output",

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import click
 
 from hios.errors import InvalidOption
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import (
     ModelChoice,
     OutputChoice,
@@ -21,7 +22,7 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @click.command("tune", short_help="Search for faster kernels of a model.")
-@click.argument("source", metavar="MODEL")
+@click.argument("source", metavar="MODEL", shell_complete=complete_sources)
 @click.option(
     "--trials",
     type=click.IntRange(min=1),

@@ -27,8 +27,8 @@ _OWN_CODE = b"_lib"  # stands for the host code of the library itself, which has
 
 
 def device_module(module: Any) -> Any:
-    """Return the one CUDA module that host code `module` imports, or None."""
-    found = [imported for imported in module.imports if imported.kind == "cuda"]
+    """Return the one CUDA module that `module` imports, itself or through others, or None."""
+    found = [imported for imported in _imports(module) if imported.kind == "cuda"]
     return found[0] if len(found) == 1 else None
 
 
@@ -97,6 +97,10 @@ def packed_format(library: bytes) -> str:
     """
     match = re.search(rb"\x04\0{7}cuda.{8}(?:\x05\0{7}(cubin)|\x04\0{7}(cuda))", library, re.DOTALL)
     return "" if match is None else (match[1] or match[2]).decode()
+
+
+def _imports(module: Any) -> list[Any]:
+    return [part for own in module.imports for part in (own, *_imports(own))]
 
 
 def _blob_of(module: Any, is_system_lib: bool, prefix: str) -> bytes:

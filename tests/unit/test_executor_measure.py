@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from small_kernels import build_kernels, cpu_machine, random_compiled, random_cpu_schedule
 
-from graph_executor.measure import MeasureOptions, measure_costs, operator_key
+from graph_executor.measure import MeasureOptions, measure_costs
 from graph_executor.select import Candidate, SelectOptions, select_fastest
 from graph_executor.stages import measure_stages
 from hios.ir import DeviceId, OpGraph
+from hios.ir.operator_key import operator_key
 from hios.simulator import simulate
 
 CORES = sorted(os.sched_getaffinity(0))
