@@ -56,7 +56,6 @@ from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
 from hios.ir.serial import decode_json, encode_json
 from hios.ir.timeline import Timeline
-from hios.linking import check_linking
 
 __all__ = [
     "FORMAT_VERSION",
@@ -320,8 +319,6 @@ def _fill(
     (folder / "graph.json").write_bytes(compiled.graph.to_json())
     (folder / "machine.json").write_bytes(encode_json(machine, indent=2))
     (folder / "schedule.json").write_bytes(schedule.to_json())
-    if not isinstance(compiled.library, LoadedLibrary):
-        check_linking()
     compiled.library.export(folder / "kernels.so")
     data = {str(tensor): _plain(value) for tensor, value in sorted(compiled.params.items())}
     try:

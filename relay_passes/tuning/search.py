@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from relay_passes.tuning.tasks import TuningTask
 __all__ = ["KernelReport", "Tracker", "TuneOptions", "TuneReport", "tune"]
 
 _FAILED_S = 1e10
+_TRACKER_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,12 +371,14 @@ def _runner(tracker: Tracker | None) -> Any:
     place = ms.runner.RPCConfig(tracker.host, tracker.port, tracker.key, session_timeout_sec=60)
     where = f"{tracker.host}:{tracker.port}"
     try:
+        # TVM's own client tries for a long time, in a thread whose failure nobody can catch.
+        socket.create_connection((tracker.host, tracker.port), _TRACKER_TIMEOUT_S).close()
         servers = place.count_num_servers(allow_missing=True)
     except (OSError, RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         raise DeviceUnavailable(
-            f"no RPC tracker answers at {where} ({first}); start one with `python -m "
-            f"tvm.exec.rpc_tracker --port {tracker.port}`"
+            f"no RPC tracker answers at {where} ({reason}); start one with `python -m "
+            f"tvm.exec.rpc_tracker --port {tracker.port} --port-end {tracker.port + 1}`"
         ) from None
     if servers == 0:
         raise DeviceUnavailable(

@@ -175,7 +175,10 @@ def test_the_command_and_a_tracker(tmp_path, capfd, monkeypatch):
         port = free.getsockname()[1]
     place = f"127.0.0.1:{port}"
     tracker = subprocess.Popen(
-        [sys.executable, "-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", "--port", str(port)],
+        [
+            *(sys.executable, "-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1"),
+            *("--port", str(port), "--port-end", str(port + 1)),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
