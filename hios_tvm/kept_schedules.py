@@ -80,7 +80,7 @@ def _key(
     if isinstance(costs, TableCosts):
         times = costs.to_json()
     elif type(costs) is AnalyticCosts:
-        times = b"analytic"
+        times = f"analytic {costs.peak_fraction}".encode()
     else:
         return None
     plain = {name: value for name, value in options.items() if name not in _FLEETING}
