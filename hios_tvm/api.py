@@ -131,6 +131,7 @@ def build(
         select=select,
         merged=merged,
         progress=progress,
+        cache=cache,
     )
 
 

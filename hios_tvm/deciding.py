@@ -12,7 +12,9 @@ from hios.ir.schedule import FIRST_DEVICE, Placement, Schedule
 from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler
 from hios.simulator import makespan
+from hios_tvm.caching import CacheChoice, cache_folder
 from hios_tvm.costing import is_here
+from hios_tvm.kept_schedules import schedule_once
 from hios_tvm.merging import MergedModel
 from hios_tvm.model import Model
 from hios_tvm.sources import Progress
@@ -33,6 +35,7 @@ def decide(
     select: bool = True,
     merged: MergedModel | None = None,
     progress: Progress | None = None,
+    cache: CacheChoice = False,
 ) -> Model:
     """Decide, and with `select` measure the decision against running in sequence.
 
@@ -49,6 +52,9 @@ def decide(
         `select` measured, to be faster.
     progress
         Called with what is being done.
+    cache
+        Where decisions are kept, see `hios_tvm.kept_schedules`: a folder, None for the user's
+        cache folder, False to decide anew.
 
     Returns
     -------
@@ -63,7 +69,7 @@ def decide(
     settings = dict(options or {})
     if progress is not None and get_scheduler(scheduler).has_option("progress"):
         settings.setdefault("progress", progress)
-    decided = run_scheduler(scheduler, graph, machine, costs, **settings)
+    decided = schedule_once(scheduler, graph, machine, costs, settings, cache_folder(cache))
     predicted_us = makespan(graph, machine, costs, decided)
     variant = None
     if merged is not None:

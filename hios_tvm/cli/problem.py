@@ -224,6 +224,7 @@ def open_model(
                 select=select,
                 merged=merged,
                 progress=progress,
+                cache=model.cache,
             )
     if deciding.save_schedule is not None:
         write_bytes(deciding.save_schedule, opened.schedule.to_json())
