@@ -52,7 +52,7 @@ static inline half __float2half_rn(float x) { return (half)x; }
 static inline float __half2float(half x) { return (float)x; }
 static inline half __hmax(half a, half b) { return a > b ? a : b; }
 static inline half __hmin(half a, half b) { return a < b ? a : b; }
-struct alignas(4) half2 { half x, y; };
+HIOS_VECTOR2(half, half) HIOS_VECTOR4(half, half)
 static inline uint __pack_half2(half x, half y) {
   half2 both{x, y};
   uint bits;

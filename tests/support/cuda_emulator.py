@@ -85,7 +85,11 @@ class EmulatedKernels:
     def _build(self, folder):
         text = re.sub(r"#include .*", "", self.source)
         start = text.index('extern "C" __global__')
-        text = text[start:].replace("extern __shared__", "// dynamic:")
+        text = re.sub(
+            r"extern __shared__ __align__\(\d+\) ([\w ]+?) (\w+)\[\];",
+            r"\1* \2 = (\1*)::buf_dyn_shmem;",
+            text[start:],
+        )
         # C++ wants attributes before the storage class.
         text = re.sub(r"__shared__ (alignas\(\d+\))", r"\1 static", text)
         calls = []

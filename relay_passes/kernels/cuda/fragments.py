@@ -13,10 +13,14 @@ from typing import Any
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
-__all__ = ["FRAGMENT", "fragment_intrinsics"]
+__all__ = ["FACTORS", "FRAGMENT", "RESULTS", "fragment_intrinsics"]
 
 FRAGMENT = 16
 """Rows, columns and depth of a fragment."""
+
+FACTORS, RESULTS = "shared", "shared.dyn"
+"""Where fragments come from and go to. Within one kind of shared memory TVM would give results the
+place of a factor, of another type, and then refuses the address of it."""
 
 _ACCUMULATOR = "wmma.accumulator"
 
@@ -87,7 +91,7 @@ def _load(scope: str) -> tuple[Any, Any]:
 
     @T.prim_func(s_tir=True)
     def computes(a: T.handle, c: T.handle) -> None:
-        A = T.match_buffer(a, (n, n), "float16", align=64, offset_factor=n, scope="shared")
+        A = T.match_buffer(a, (n, n), "float16", align=64, offset_factor=n, scope=FACTORS)
         C = T.match_buffer(c, (n, n), "float16", align=64, offset_factor=n, scope=scope)
         with T.sblock("root"):
             T.reads(A[0:n, 0:n])
@@ -104,7 +108,7 @@ def _load(scope: str) -> tuple[Any, Any]:
         c1 = T.int32()
         c0 = T.int32()
         A = T.match_buffer(
-            a, (n, n), "float16", align=64, offset_factor=n, scope="shared", strides=[a1, a0]
+            a, (n, n), "float16", align=64, offset_factor=n, scope=FACTORS, strides=[a1, a0]
         )
         C = T.match_buffer(
             c, (n, n), "float16", align=64, offset_factor=n, scope=scope, strides=[c1, c0]
@@ -135,7 +139,7 @@ def _store() -> tuple[Any, Any]:
     @T.prim_func(s_tir=True)
     def computes(a: T.handle, c: T.handle) -> None:
         A = T.match_buffer(a, (n, n), "float32", align=64, offset_factor=n, scope=_ACCUMULATOR)
-        C = T.match_buffer(c, (n, n), "float32", align=64, offset_factor=n, scope="shared")
+        C = T.match_buffer(c, (n, n), "float32", align=64, offset_factor=n, scope=RESULTS)
         with T.sblock("root"):
             T.reads(A[0:n, 0:n])
             T.writes(C[0:n, 0:n])
@@ -154,7 +158,7 @@ def _store() -> tuple[Any, Any]:
             a, (n, n), "float32", align=64, offset_factor=n, scope=_ACCUMULATOR, strides=[a1, a0]
         )
         C = T.match_buffer(
-            c, (n, n), "float32", align=64, offset_factor=n, scope="shared", strides=[c1, c0]
+            c, (n, n), "float32", align=64, offset_factor=n, scope=RESULTS, strides=[c1, c0]
         )
         with T.sblock("root"):
             T.reads(A[0:n, 0:n])

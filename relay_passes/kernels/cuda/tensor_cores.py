@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from tvm import s_tir, tirx
-from relay_passes.kernels.cuda.fragments import FRAGMENT, fragment_intrinsics
+from relay_passes.kernels.cuda.fragments import FACTORS, FRAGMENT, RESULTS, fragment_intrinsics
 
 from relay_passes.kernels.cuda.product import (
     THROUGH_REGISTERS,
@@ -56,21 +56,21 @@ def schedule_tensor_cores(func: tirx.PrimFunc) -> s_tir.Schedule | None:
 
     # Out: accumulators, a fragment in shared memory, the epilogue.
     store = sch.cache_write(whole, 0, "wmma.accumulator")
-    sch.set_scope(store, 0, "shared")
+    sch.set_scope(store, 0, RESULTS)
     sch.reverse_compute_at(store, warp, preserve_unit_loops=True)
     store_fragment = _by_fragments(sch, store)
     sch.reverse_compute_at(out, store_fragment[0], preserve_unit_loops=True)
-    _store(sch, out, parts.store_vector)
+    _store(sch, out, min(parts.store_vector, 4))  # 16 bytes of the float32 results
     sch.unroll(sch.get_loops(store)[-4])
     sch.unroll(sch.get_loops(store)[-3])
 
     # In: registers, shared memory, fragments.
-    left = sch.cache_read(whole, 0, "shared")
+    left = sch.cache_read(whole, 0, FACTORS)
     sch.compute_at(left, ko, preserve_unit_loops=True)
     _fill(sch, left, tile, parts.left_vector, parts.row_order)
     sch.compute_inline(parts.left)
     right = parts.right
-    sch.set_scope(right, 0, "shared")
+    sch.set_scope(right, 0, FACTORS)
     sch.compute_at(right, ko, preserve_unit_loops=True)
     _fill(sch, right, tile, parts.right_vector, False)
     for index, name in ((0, "load_a"), (1, "load_b")):
