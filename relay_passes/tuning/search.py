@@ -34,6 +34,7 @@ __all__ = ["KernelReport", "Tracker", "TuneOptions", "TuneReport", "tune"]
 
 _FAILED_S = 1e10
 _TRACKER_TIMEOUT_S = 10.0
+_SESSION_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,8 @@ def tune(
     Raises
     ------
     DeviceUnavailable
-        When the tracker cannot be reached or has no machine under its key.
+        When the tracker cannot be reached or has no machine under its key, or that machine
+        answers no more.
     InvalidOption
         When an option is out of range.
     """
@@ -354,7 +356,18 @@ class _Search:
             return ms.runner.RunnerResult(None, built.error_msg or "not built")
         device = "cuda" if str(self.target.kind.name) == "cuda" else "cpu"
         request = ms.runner.RunnerInput(built.artifact_path, device, args_info)
-        return self.runner.run([request])[0].result()
+        running = self.runner.run([request])[0]
+        # TVM waits for ever for a machine that is gone.
+        until = time.monotonic() + 2.0 * _SESSION_TIMEOUT_S
+        while not running.done():
+            if time.monotonic() > until:
+                raise DeviceUnavailable(
+                    f"the machine that the tracker lends did not answer for "
+                    f"{2.0 * _SESSION_TIMEOUT_S:.0f} s; look at it, and start again with the same "
+                    "database to go on"
+                )
+            time.sleep(0.005)
+        return running.result()
 
 
 def _with_cores(target: tvm.target.Target, cores: int) -> tvm.target.Target:
@@ -368,7 +381,9 @@ def _runner(tracker: Tracker | None) -> Any:
     timing = ms.runner.EvaluatorConfig(number=1, repeat=3, min_repeat_ms=30)
     if tracker is None:
         return ms.runner.LocalRunner(timeout_sec=30, evaluator_config=timing)
-    place = ms.runner.RPCConfig(tracker.host, tracker.port, tracker.key, session_timeout_sec=60)
+    place = ms.runner.RPCConfig(
+        tracker.host, tracker.port, tracker.key, session_timeout_sec=_SESSION_TIMEOUT_S
+    )
     where = f"{tracker.host}:{tracker.port}"
     try:
         # TVM's own client tries for a long time, in a thread whose failure nobody can catch.
