@@ -8,6 +8,7 @@ called times how long it takes now.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
@@ -361,6 +363,7 @@ class _Search:
         until = time.monotonic() + 2.0 * _SESSION_TIMEOUT_S
         while not running.done():
             if time.monotonic() > until:
+                _end_workers()
                 raise DeviceUnavailable(
                     f"the machine that the tracker lends did not answer for "
                     f"{2.0 * _SESSION_TIMEOUT_S:.0f} s; look at it, and start again with the same "
@@ -401,6 +404,14 @@ def _runner(tracker: Tracker | None) -> Any:
             f"`python -m tvm.exec.rpc_server --tracker {where} --key {tracker.key}`"
         )
     return ms.runner.RPCRunner(place, timing, max_workers=1)
+
+
+def _end_workers() -> None:
+    """End the processes that TVM runs trials from, or this one would wait for them at its end."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "tvm.exec.popen_worker" in child.cmdline():
+                child.kill()
 
 
 def _remove(built: Sequence[Any]) -> None:
