@@ -9,8 +9,10 @@ row a kernel, and ends with exit code 1 unless for every network and architectur
 * no kernel keeps more than a few spilled registers in local memory.
 """
 
+import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,13 +25,17 @@ from hios_tvm.models.reference import load_model_reference
 
 ARCHITECTURES = "sm_80,sm_90"
 ZOO = (
-    "zoo:inception_v3,zoo:nasnet_large,zoo:nasnet_mobile,zoo:randwire_small,zoo:randwire_large,"
-    "zoo:squeezenet_bypass,zoo:resnet50,zoo:vgg16,zoo:alexnet,zoo:retinanet,zoo:bert_base,"
-    "zoo:moe_block,light:densenet121,light:inception_v1,light:inception_v2,light:shufflenet,"
+    "zoo:inception_v3,zoo:nasnet_large,zoo:nasnet_mobile,zoo:randwire_small,zoo:randwire_regular,"
+    "zoo:randwire_large,zoo:squeezenet_bypass,zoo:resnet50,zoo:vgg16,zoo:alexnet,zoo:retinanet,"
+    "zoo:bert_base,zoo:moe_block,light:densenet121,light:inception_v1,light:inception_v2,light:shufflenet,"
     "light:zfnet512"
 )
 
-_RULES = {"conv2d": {"product"}, "depthwise": {"depthwise"}, "dense": {"product", "rows"}}
+_RULES = {
+    "conv2d": {"product", "tensor cores"},
+    "depthwise": {"depthwise"},
+    "dense": {"product", "rows", "tensor cores"},
+}
 """Rules that may schedule a kernel of these families."""
 
 
@@ -113,6 +119,72 @@ def kernel_rows(model: str, arch: str) -> Iterator[Row]:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkSummary:
+    """All kernels of one network on one architecture.
+
+    Attributes
+    ----------
+    operators, kernels
+        Calls in a run, and distinct kernels among them.
+    rules
+        Distinct kernels by the rule that scheduled them.
+    most_registers, most_local_bytes, most_shared_bytes
+        Of any kernel: of a thread, of a thread, of a block.
+    workspaces
+        Of all kernels.
+    complaints
+        What breaks the promises of this page.
+    """
+
+    model: str
+    arch: str
+    operators: int
+    kernels: int
+    rules: dict[str, int]
+    most_registers: int
+    most_local_bytes: int
+    most_shared_bytes: int
+    workspaces: int
+    complaints: list[str]
+
+
+def summaries(rows: list[Row]) -> list[NetworkSummary]:
+    """Return one summary for each network and architecture of `rows`, in their order."""
+    found = []
+    for model, arch in dict.fromkeys((row.model, row.arch) for row in rows):
+        own = [row for row in rows if (row.model, row.arch) == (model, arch)]
+        found.append(
+            NetworkSummary(
+                model=model,
+                arch=arch,
+                operators=sum(row.operators for row in own),
+                kernels=len(own),
+                rules=dict(sorted(Counter(row.rule for row in own).items())),
+                most_registers=max(row.registers for row in own),
+                most_local_bytes=max(row.local_bytes for row in own),
+                most_shared_bytes=max(row.shared_bytes for row in own),
+                workspaces=sum(row.workspaces for row in own),
+                complaints=complaints(own),
+            )
+        )
+    return found
+
+
+def keep_summaries(path: Path, found: list[NetworkSummary]) -> None:
+    """Put summaries into a JSON file, in the place of older ones of the same networks.
+
+    So a list of networks may be compiled a few at a time.
+    """
+    import msgspec
+
+    known = json.loads(path.read_text())["networks"] if path.exists() else []
+    networks = {(entry["model"], entry["arch"]): entry for entry in known}
+    networks |= {(entry.model, entry.arch): asdict(entry) for entry in found}
+    listed = [networks[key] for key in sorted(networks)]
+    write_bytes(path, msgspec.json.format(msgspec.json.encode({"networks": listed}), indent=1))
+
+
 def complaints(rows: list[Row]) -> list[str]:
     """Return what breaks the promises of this page, a line each."""
     found = []
@@ -133,8 +205,15 @@ def complaints(rows: list[Row]) -> list[str]:
 @click.option("--models", default="zoo:inception_v3", show_default=True, help="Or: zoo, for all.")
 @click.option("--arch", "architectures", default=ARCHITECTURES, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write the raw figures as JSON.")
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path),
+    help="Write a row a network as JSON, next to the other networks there.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def main(models: str, architectures: str, out: Path | None, as_json: bool) -> None:
+def main(
+    models: str, architectures: str, out: Path | None, summary: Path | None, as_json: bool
+) -> None:
     """Print what the kernels of networks take of a GPU."""
     import msgspec
 
@@ -153,6 +232,8 @@ def main(models: str, architectures: str, out: Path | None, as_json: bool) -> No
     result = {"rows": [asdict(row) for row in rows], "seconds": seconds, "complaints": wrong}
     if out is not None:
         write_bytes(out, msgspec.json.format(msgspec.json.encode(result), indent=1))
+    if summary is not None:
+        keep_summaries(summary, summaries(rows))
     if as_json:
         print_json(result)
     else:

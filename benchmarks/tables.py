@@ -127,6 +127,36 @@ def cuda_kernels(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def cuda_zoo(result: dict[str, Any]) -> str:
+    """Return the table of ``benchmarks.cuda_kernels --summary``: a row a network."""
+    archs = sorted({entry["arch"] for entry in result["networks"]})
+    lines = [
+        "| network | architecture | operators | kernels | of these by rule | most registers "
+        "| most shared [bytes] | most local [bytes] | workspaces | complaints |",
+        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|",
+    ]
+    for model in dict.fromkeys(entry["model"] for entry in result["networks"]):
+        entries = [entry for entry in result["networks"] if entry["model"] == model]
+
+        def of(key: str, entries: list[dict[str, Any]] = entries) -> str:
+            return " / ".join(dict.fromkeys(str(entry[key]) for entry in entries))
+
+        rules = " / ".join(
+            dict.fromkeys(
+                ", ".join(f"{count} {rule}" for rule, count in entry["rules"].items())
+                for entry in entries
+            )
+        )
+        made = [entry["arch"] for entry in entries]
+        lines.append(
+            f"| `{model}` | {'both' if made == archs else ', '.join(made)} | {of('operators')} "
+            f"| {of('kernels')} | {rules} | {of('most_registers')} | {of('most_shared_bytes')} "
+            f"| {of('most_local_bytes')} | {of('workspaces')} "
+            f"| {' / '.join(dict.fromkeys(str(len(e['complaints'])) for e in entries))} |"
+        )
+    return "\n".join(lines)
+
+
 def compared(path: Path) -> str:
     """Return the table of `benchmarks.compare`: a row a network, then the means."""
     result = decode_json(path.read_bytes(), SuiteResult, InvalidOption, str(path))
@@ -183,6 +213,7 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     "schedulers_zoo": ("schedulers_zoo.json", _of_json(schedulers)),
     "kernels": ("kernels.json", _of_json(kernels)),
     "cuda_kernels": ("cuda_kernels.json", _of_json(cuda_kernels)),
+    "cuda_zoo": ("cuda_zoo.json", _of_json(cuda_zoo)),
     "compare_cpu": ("compare_cpu.json", compared),
     **{
         name: (f"{cost_model_tables.RESULT_OF.get(name, name)}.json", _of_json(make))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from cost_model.dataset import Dataset
 from cost_model.features import FEATURES
-from cost_model.train import fit_start
+from cost_model.train import fit_start, start_us
 
 __all__ = ["BASELINES", "Baseline"]
 
@@ -49,9 +49,8 @@ def shared_cores(_train: Dataset, test: Dataset) -> Floats:
 
 
 def shared_cores_started(train: Dataset, test: Dataset) -> Floats:
-    """Return `shared_cores` plus what starting and joining streams takes, fitted."""
-    start = fit_start(train, "shared")
-    return _target(test, test.basis.shared_us + start.overhead_us)
+    """Return `shared_cores` scaled, plus what starting and joining streams takes, fitted."""
+    return _target(test, start_us(test.features, test.basis, fit_start(train, "shared")))
 
 
 def linear(train: Dataset, test: Dataset) -> Floats:
@@ -86,7 +85,7 @@ BASELINES: dict[str, Baseline] = {
     "LB": bound,
     "½Σ + ½max": half,
     "shared cores": shared_cores,
-    "shared cores + start": shared_cores_started,
+    "shared cores, fitted": shared_cores_started,
     "linear on bandwidth": linear,
     "nearest neighbour": nearest,
 }

@@ -56,8 +56,7 @@ Progress = Callable[[str, float], None]
 
 _REPEATED_ONE_IN = 20
 _DRIFTED = "the sentinel"
-_PASSING = (_DRIFTED, "too long")
-"""Reasons that a busy machine explains: such groups have another chance."""
+"""How the reason begins that another moment may not bring: such groups have another chance."""
 
 
 class Lane:
@@ -518,7 +517,7 @@ def _ratio(record: GroupRecord) -> float:
 def _known(store: RecordStore) -> dict[tuple[str, str, int], bool]:
     """Return the groups that need no measurement, and whether each is valid.
 
-    What was rejected because the machine was busy is not among them.
+    What was rejected because the machine changed meanwhile is not among them.
     """
     known: dict[tuple[str, str, int], bool] = {}
     for record in store.found.records:
@@ -526,7 +525,7 @@ def _known(store: RecordStore) -> dict[tuple[str, str, int], bool]:
         place = (plain, record.device.name, record.device.units)
         if record.valid:
             known[place] = True
-        elif not record.reject.startswith(_PASSING):
+        elif not record.reject.startswith(_DRIFTED):
             known.setdefault(place, False)
     return known
 

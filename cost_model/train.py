@@ -34,6 +34,7 @@ __all__ = [
     "fit_start",
     "margin_of",
     "predict_quickly",
+    "start_us",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -42,24 +43,34 @@ Singles = npt.NDArray[np.float32]
 Base = Literal["bound", "shared", "half"]
 """Which estimate the trees start from, see `cost_model.features.Basis`."""
 
+_GROUPS = FEATURES.index("groups")
+
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What trees start from: an estimate of the time of a group.
+    """What trees start from: ``scale · estimate + overhead_us + stream_us · (streams − 2)``.
+
+    Fitted to the training data. Starting and joining streams takes time that no operator shows
+    when it is alone, and operators that share a device slow each other down.
 
     Attributes
     ----------
     base
-        Which one.
+        Which estimate.
+    scale
+        Factor of the estimate.
     overhead_us
-        What starting and joining several streams takes on top of it, fitted to the training
-        data.
+        Of starting and joining two streams.
+    stream_us
+        Of each further one.
     """
 
     base: Base
+    scale: float = 1.0
     overhead_us: float = 0.0
+    stream_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +155,12 @@ class Fitted:
 
     def predict(self, features: Singles, basis: Basis) -> Floats:
         """Return y of each group, never below ln(max Tg / ΣTg)."""
-        raw = self.forest.predict(features, margin_of(basis, self.start))[:, 0]
+        raw = self.forest.predict(features, margin_of(features, basis, self.start))[:, 0]
         return clamped(raw.astype(np.float64), basis)
 
     def interval(self, features: Singles, basis: Basis) -> tuple[Floats, Floats]:
         """Return the lower and the upper y of each group, not below the clamp either."""
-        raw = self.quantiles.predict(features, margin_of(basis, self.start))
+        raw = self.quantiles.predict(features, margin_of(features, basis, self.start))
         ends = np.sort(raw.astype(np.float64), axis=1)
         low, high = ends[:, 0] - self.offset, ends[:, 1] + self.offset
         middle = 0.5 * (low + high)  # a negative offset must not turn the interval round
@@ -168,18 +179,40 @@ class Trained:
     fitted: Fitted
 
 
-def margin_of(basis: Basis, start: Start) -> Singles:
-    """Return ln((estimate + overhead) / ΣTg)."""
-    estimate = _estimate(basis, start.base) + start.overhead_us
-    return np.log(estimate / basis.sum_us).astype(np.float32)
+def start_us(features: Singles, basis: Basis, start: Start) -> Floats:
+    """Return the estimate that trees start from, at least max Tg."""
+    further = features[:, _GROUPS].astype(np.float64) - 2.0
+    found = (
+        start.scale * _estimate(basis, start.base) + start.overhead_us + start.stream_us * further
+    )
+    return np.maximum(found, basis.longest_us)
 
 
-def fit_start(data: Dataset, base: Base) -> Start:
-    """Return the estimate with the overhead that makes its median error smallest."""
-    estimate, time = _estimate(data.basis, base), data.time_us
-    tried = (0.0, *np.geomspace(0.25, 256.0, 121).tolist())
-    errors = [float(np.median(np.abs(np.log((estimate + more) / time)))) for more in tried]
-    return Start(base, tried[int(np.argmin(errors))])
+def margin_of(features: Singles, basis: Basis, start: Start) -> Singles:
+    """Return ln(estimate / ΣTg)."""
+    return np.log(start_us(features, basis, start) / basis.sum_us).astype(np.float32)
+
+
+def fit_start(data: Dataset, base: Base, passes: int = 30) -> Start:
+    """Fit the estimate to absolute relative errors, by least squares weighted again and again.
+
+    What would be negative is left out: nothing is faster for having more streams.
+    """
+    further = data.features[:, _GROUPS].astype(np.float64) - 2.0
+    parts = np.stack([_estimate(data.basis, base), np.ones(len(data)), further], axis=1)
+    parts /= data.time_us[:, None]
+    used = [0, 1, 2]
+    while True:
+        found = np.zeros(3)
+        weight = np.ones(len(data))
+        for _ in range(passes):
+            own = parts[:, used] * weight[:, None]
+            found[used] = np.linalg.lstsq(own, weight, rcond=None)[0]
+            weight = 1.0 / np.sqrt(np.maximum(np.abs(parts @ found - 1.0), 1e-3))
+        kept = [i for i in used if found[i] > 0.0]
+        if kept == used or not kept:
+            return Start(base, *found.tolist()) if kept else Start(base)
+        used = kept
 
 
 def _estimate(basis: Basis, base: Base) -> Floats:
@@ -228,7 +261,7 @@ def fit(
         begin = fit_start(rest_of, options.base)
         quantiles = Forest.of(_train_quantiles(rest_of, options, begin))
         rest = data.take(out)
-        raw = quantiles.predict(rest.features, margin_of(rest.basis, begin))
+        raw = quantiles.predict(rest.features, margin_of(rest.features, rest.basis, begin))
         ends = np.sort(raw.astype(np.float64), axis=1)
         found.append(scores(rest.target, ends[:, 0], ends[:, 1]))
     report("train the interval", (steps - 1) / steps)
@@ -249,7 +282,7 @@ def predict_quickly(train: Dataset, test: Dataset, options: TrainOptions) -> Flo
     """Return y of `test` after training without an interval: for curves, and to choose options."""
     start = fit_start(train, options.base)
     forest = Forest.of(_train_point(train, options, start))
-    raw = forest.predict(test.features, margin_of(test.basis, start))[:, 0]
+    raw = forest.predict(test.features, margin_of(test.features, test.basis, start))[:, 0]
     return clamped(raw.astype(np.float64), test.basis)
 
 
@@ -288,7 +321,7 @@ def _train(
 ) -> "xgboost.Booster":
     import xgboost
 
-    margin = margin_of(data.basis, start)
+    margin = margin_of(data.features, data.basis, start)
     outputs = len(settings.get("quantile_alpha", [0.5]))
     if outputs > 1:
         margin = np.repeat(margin[:, None], outputs, axis=1)

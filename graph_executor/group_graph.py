@@ -5,7 +5,7 @@ placed before a run, and no operator waits for another one but those of its own 
 
 On one device, in one run::
 
-    stage 0   lead, serial     the first operator once (not counted), then all in order
+    stage 0   lead, serial     the smallest operator (not counted), then all in order
     stage 1   the groups       one stream each
     stage 2   lead, solo       the same as stage 0
 
@@ -94,10 +94,11 @@ def group_graph(compiled: CompiledGraph, groups: Stage, inputs: InputPool) -> Gr
         Data for what is read from outside.
     """
     builder = _Builder(compiled, [op for group in groups for op in group], inputs)
-    lead = builder.add(builder.members[:1], "lead")
+    least = [_least(compiled, builder.members)]
+    lead = builder.add(least, "lead")
     serial = builder.add(builder.members, "serial")
     group = builder.add(builder.members, "group")
-    after = builder.add(builder.members[:1], "after")
+    after = builder.add(least, "after")
     solo = builder.add(builder.members, "solo")
     placements = [_placement(op, 0, 0) for op in (*lead, *serial)]
     position = 0
@@ -124,10 +125,16 @@ def chain_graph(
     The first launch is a repetition that does not count.
     """
     builder = _Builder(compiled, ops, inputs)
-    lead = builder.add(builder.members[:1], "lead")
+    lead = builder.add([_least(compiled, builder.members)], "lead")
     chain = builder.add(builder.members, "solo")
     placements = tuple(_placement(op, 0, 0) for op in (*lead, *chain))
     return builder.finish(chain), Schedule("chain", placements)
+
+
+def _least(compiled: CompiledGraph, ops: Sequence[OpId]) -> OpId:
+    """Return the operator with the least work: it wakes threads as well as any other."""
+    operators = compiled.graph.operators
+    return min(ops, key=lambda op: operators[op].flops + operators[op].bytes_read)
 
 
 def _placement(op: OpId, stream: int, stage: int) -> Placement:

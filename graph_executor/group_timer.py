@@ -248,9 +248,9 @@ class GroupTiming:
 
 _FAILURES = (ArtifactMismatch, ExecutionError, UnsupportedModel)
 
-_SENTINEL = 20
-_SURE_SENTINEL = 40
-_SENTINEL_PERCENT = 25.0
+_SENTINEL = 30
+_SURE_SENTINEL = 60
+_SENTINEL_PERCENT = 10.0
 """Of the sentinel's times: interruptions by others make some longer, never shorter."""
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hios.ir.machine import Device, Machine
     from hios_tvm.collecting import CollectResult
 
-__all__ = ["command", "parse_budget", "parse_tracker"]
+__all__ = ["command", "parse_time", "parse_tracker"]
 
 
 @click.command("collect", short_help="Measure groups of operators for the cost model, or links.")
@@ -64,6 +64,13 @@ __all__ = ["command", "parse_budget", "parse_tracker"]
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--budget", metavar="TIME", help="Begin no group after this long: 90s, 10m, 2h.")
 @click.option(
+    "--longest",
+    metavar="TIME",
+    default="2s",
+    show_default=True,
+    help="Leave out groups whose 30 rounds would take longer than this.",
+)
+@click.option(
     "--repeat/--no-repeat",
     default=True,
     show_default=True,
@@ -91,6 +98,7 @@ def command(
     key: str,
     seed: int,
     budget: str | None,
+    longest: str,
     repeat: bool,
     artifacts: Path | None,
     output: OutputChoice,
@@ -123,12 +131,13 @@ def command(
             "--active measures every operator alone on this machine, which says nothing about "
             "the servers of --tracker; give one of them"
         )
-    seconds = None if budget is None else parse_budget(budget)
+    seconds = None if budget is None else parse_time(budget)
     told: dict[str, Any] = {}
     if links:
         told["links"] = _links(_machine(devices, machine, None), machine_out, output)
     if models is not None and out is not None:
         from cost_model.collect import CollectOptions
+        from graph_executor.group_timer import GroupOptions
         from hios_tvm.collecting import (
             ModelShelf,
             Wanted,
@@ -139,7 +148,8 @@ def command(
 
         names = parse_models(models)
         place = _machine(devices, machine, "cpu:0")
-        options = CollectOptions(groups, seconds)
+        measuring = GroupOptions(longest_s=parse_time(longest, "--longest"))
+        options = CollectOptions(groups, seconds, measuring)
         wanted = Wanted(
             out, options, seed, None if tracker is None else parse_tracker(tracker), key, repeat
         )
@@ -158,7 +168,7 @@ def command(
         print_json(told)
 
 
-def parse_budget(text: str) -> float:
+def parse_time(text: str, option: str = "--budget") -> float:
     """Return the seconds of ``90``, ``90s``, ``10m`` or ``2h``.
 
     Raises
@@ -168,7 +178,7 @@ def parse_budget(text: str) -> float:
 
     Examples
     --------
-    >>> parse_budget("10m")
+    >>> parse_time("10m")
     600.0
     """
     from hios.errors import InvalidOption
@@ -180,7 +190,7 @@ def parse_budget(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e9:
-        raise InvalidOption(f"--budget {text!r} is no time; give for example 90s, 10m or 2h")
+        raise InvalidOption(f"{option} {text!r} is no time; give for example 90s, 10m or 2h")
     return seconds
 
 

@@ -288,7 +288,7 @@ class TestTraining:
 
 class TestForest:
     def test_it_says_what_xgboost_says(self, data: Dataset, trained: Trained) -> None:
-        margin = margin_of(data.basis, trained.fitted.start)
+        margin = margin_of(data.features, data.basis, trained.fitted.start)
         theirs = trained.booster.inplace_predict(data.features, base_margin=margin)
         ours = trained.fitted.forest.predict(data.features, margin)
         np.testing.assert_array_equal(ours[:, 0], theirs)

@@ -52,7 +52,7 @@ static inline half __float2half_rn(float x) { return (half)x; }
 static inline float __half2float(half x) { return (float)x; }
 static inline half __hmax(half a, half b) { return a > b ? a : b; }
 static inline half __hmin(half a, half b) { return a < b ? a : b; }
-struct alignas(4) half2 { half x, y; };
+HIOS_VECTOR2(half, half) HIOS_VECTOR4(half, half)
 static inline uint __pack_half2(half x, half y) {
   half2 both{x, y};
   uint bits;
@@ -66,6 +66,7 @@ static inline float __float_to_tf32(float x) {
   std::memcpy(&x, &bits, 4);
   return x;
 }
+static inline unsigned linear();
 namespace nvcuda { namespace wmma {
 struct matrix_a {}; struct matrix_b {}; struct accumulator {};
 struct row_major {}; struct col_major {};
@@ -77,7 +78,13 @@ template <int M, int N, int K> struct Extents<matrix_b, M, N, K> { enum { rows =
 template <int M, int N, int K> struct Extents<accumulator, M, N, K> { enum { rows = M, columns = N }; };
 template <class T> struct Stored { typedef T type; };
 template <> struct Stored<precision::tf32> { typedef float type; };
-// Every thread of a warp holds the whole tile, so that none needs what another has.
+// Every thread of a warp holds the whole tile, so that none needs what another has; each stores its
+// own part alone, so that reading another's without a barrier shows. Where tiles may begin and how
+// far apart their rows may lie is what the CUDA C++ Programming Guide allows.
+static bool misplaced;
+template <class S> static inline void check_place(const S* p, unsigned ld) {
+  misplaced |= (uintptr_t)p % 32 != 0 || ld * sizeof(S) % 16 != 0;
+}
 template <class U, int M, int N, int K, class T, class L = void> struct fragment {
   enum { rows = Extents<U, M, N, K>::rows, columns = Extents<U, M, N, K>::columns,
          num_elements = rows * columns };
@@ -90,15 +97,19 @@ static inline void fill_fragment(fragment<U, M, N, K, T, L>& f, V v) {
 }
 template <class U, int M, int N, int K, class T, class S>
 static inline void load_matrix_sync(fragment<U, M, N, K, T, row_major>& f, const S* p, unsigned ld) {
+  check_place(p, ld);
   for (int i = 0; i < f.rows; ++i) for (int j = 0; j < f.columns; ++j) f.x[i * f.columns + j] = p[i * ld + j];
 }
 template <class U, int M, int N, int K, class T, class S>
 static inline void load_matrix_sync(fragment<U, M, N, K, T, col_major>& f, const S* p, unsigned ld) {
+  check_place(p, ld);
   for (int i = 0; i < f.rows; ++i) for (int j = 0; j < f.columns; ++j) f.x[i * f.columns + j] = p[j * ld + i];
 }
 template <int M, int N, int K, class T, class S>
 static inline void store_matrix_sync(S* p, const fragment<accumulator, M, N, K, T>& f, unsigned ld, layout_t) {
-  for (int i = 0; i < M; ++i) for (int j = 0; j < N; ++j) p[i * ld + j] = f.x[i * N + j];
+  check_place(p, ld);
+  for (int i = 0; i < M; ++i) for (int j = 0; j < N; ++j)
+    if ((i * N + j) % 32 == linear() % 32) p[i * ld + j] = f.x[i * N + j];
 }
 template <int M, int N, int K, class T, class LA, class LB, class C>
 static inline void mma_sync(fragment<accumulator, M, N, K, C>& d, const fragment<matrix_a, M, N, K, T, LA>& a,
@@ -160,10 +171,12 @@ template <class T> static T __shfl_down_sync(unsigned, T v, unsigned by, int wid
 }
 template <class T> static T __shfl_xor_sync(unsigned, T v, int by, int = 32) { return exchange(v, (linear() % 32) ^ by); }
 
-// Runs one launch. Order 0: threads ascending, 1: descending. Returns 0, or 1 where threads part.
+// Runs one launch. Order 0: threads ascending, 1: descending. Returns 0, 1 where threads part,
+// or 2 where a tile is misplaced.
 static int launch(void (*body)(void**), void** args, const unsigned* grid, const unsigned* block, int order) {
   kernel = body;
   kernel_args = args;
+  nvcuda::wmma::misplaced = false;
   extent = {block[0], block[1], block[2]};
   unsigned count = block[0] * block[1] * block[2];
   threads.resize(count);
@@ -189,5 +202,5 @@ static int launch(void (*body)(void**), void** args, const unsigned* grid, const
         if (t.ended != threads[0].ended || t.waits != threads[0].waits) return 1;
     }
   }
-  return 0;
+  return nvcuda::wmma::misplaced ? 2 : 0;
 }

@@ -1,9 +1,9 @@
 """Run the CUDA source that TVM generates on the CPU: the very text that nvcc compiles.
 
 Each thread of a block is a coroutine (see ``cuda_emulator.hpp``), so index arithmetic, guards,
-vector accesses, shared memory, barriers and warp shuffles are checked; speed and what ptxas makes
-of it are not. A kernel runs twice, with the threads of a block in opposite orders: results that
-differ tell of a missing barrier.
+vector accesses, shared memory, barriers, warp shuffles and tensor-core tiles are checked; speed
+and what ptxas makes of it are not. A kernel runs twice, with the threads of a block in opposite
+orders: results that differ tell of a missing barrier.
 """
 
 import ctypes
@@ -71,13 +71,25 @@ class EmulatedKernels:
             grid = (ctypes.c_uint * 3)(*(extents.get(f"blockIdx.{d}", 1) for d in "xyz"))
             block = (ctypes.c_uint * 3)(*(extents.get(f"threadIdx.{d}", 1) for d in "xyz"))
             run = getattr(self._library, f"run_{called}")
-            if run(values, grid, block, order):
-                raise AssertionError(f"{called}: threads of a block meet different barriers")
+            fault = run(values, grid, block, order)
+            if fault:
+                raise AssertionError(
+                    f"{called}: "
+                    + (
+                        "threads of a block meet different barriers"
+                        if fault == 1
+                        else "a tile for the tensor cores begins at no multiple of 32 bytes"
+                    )
+                )
 
     def _build(self, folder):
         text = re.sub(r"#include .*", "", self.source)
         start = text.index('extern "C" __global__')
-        text = text[start:].replace("extern __shared__", "// dynamic:")
+        text = re.sub(
+            r"extern __shared__ __align__\(\d+\) ([\w ]+?) (\w+)\[\];",
+            r"\1* \2 = (\1*)::buf_dyn_shmem;",
+            text[start:],
+        )
         # C++ wants attributes before the storage class.
         text = re.sub(r"__shared__ (alignas\(\d+\))", r"\1 static", text)
         calls = []

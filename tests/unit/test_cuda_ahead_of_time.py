@@ -133,7 +133,7 @@ def test_library_holds_machine_code(tmp_path) -> None:
 def test_half_precision_compiles() -> None:
     compiled = compile_graph(network("float16"), "cuda:sm_90")
     rules = {op.kind: op.attrs["rule"] for op in compiled.graph.operators}
-    assert (rules["conv2d"], rules["dense"]) == ("product", "rows")
+    assert (rules["conv2d"], rules["dense"]) == ("tensor cores", "rows")
     assert all(op.launch["local_bytes"] == 0 for op in compiled.graph.operators)
 
 

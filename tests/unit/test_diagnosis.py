@@ -40,6 +40,7 @@ def test_a_healthy_machine(healthy):
     assert healthy["apache-tvm"]["detail"].startswith("0.27")
     assert re.match(r"\d+ ", healthy["LLVM"]["detail"])
     assert "cores usable" in healthy["CPU"]["detail"]
+    assert "cost model" in healthy
     for finding in healthy.values():
         assert finding["status"] in ("ok", "absent")
         if finding["status"] == "ok":

@@ -16,7 +16,7 @@ from tvm.relax.transform.legalize_ops import nn as default_legalize
 
 from relay_passes.kernels.cuda.depthwise import te_depthwise
 from relay_passes.kernels.cuda.product import Product, te_product, vector_of
-from relay_passes.kernels.cuda.tiles import choose_product_tile
+from relay_passes.kernels.cuda.tiles import choose_tile
 from relay_passes.straight_line import dtype_of, static_shape
 
 __all__ = ["legalize_conv2d", "te_conv2d"]
@@ -105,13 +105,19 @@ def te_conv2d(
         columns=per_group,
         depth=kh * kw * ic,
         dtype=str(data.dtype),
-        left_vector=1 if planar else vector_of(ic),
-        right_vector=vector_of(per_group),
+        left_vector=1 if planar else vector_of(ic, str(data.dtype)),
+        right_vector=vector_of(per_group, str(data.dtype)),
         row_order=planar,
-        store_vector=vector_of(per_group),
+        store_vector=vector_of(per_group, str(data.dtype)),
     )
-    tile = choose_product_tile(
-        groups, product.rows, per_group, product.depth, arch, 1 if planar else ic
+    tile = choose_tile(
+        groups,
+        product.rows,
+        per_group,
+        product.depth,
+        arch,
+        1 if planar else ic,
+        product.dtype,
     )
 
     def gather(g: Any, m: Any, k: Any) -> Any:

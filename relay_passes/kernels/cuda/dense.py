@@ -16,7 +16,7 @@ from tvm.relax.transform.legalize_ops import linear_algebra as default_legalize
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
 from relay_passes.kernels.cuda.product import Product, te_product, vector_of
-from relay_passes.kernels.cuda.tiles import choose_product_tile
+from relay_passes.kernels.cuda.tiles import choose_tile
 from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
 
 __all__ = ["legalize_matmul", "schedule_rows", "te_matmul", "te_rows"]
@@ -69,12 +69,12 @@ def te_matmul(data: te.Tensor, weight: te.Tensor, out: tuple[int, ...], arch: st
         columns=columns,
         depth=depth,
         dtype=str(data.dtype),
-        left_vector=vector_of(depth),
-        right_vector=vector_of(columns),
-        store_vector=vector_of(columns),
+        left_vector=vector_of(depth, str(data.dtype)),
+        right_vector=vector_of(columns, str(data.dtype)),
+        store_vector=vector_of(columns, str(data.dtype)),
         leading=leading,
     )
-    tile = choose_product_tile(batch, rows, columns, depth, arch, depth)
+    tile = choose_tile(batch, rows, columns, depth, arch, depth, product.dtype)
 
     def left(g: Any, m: Any, k: Any) -> Any:
         position = _split(g, out[:leading]) + _split(m, out[leading:-1])

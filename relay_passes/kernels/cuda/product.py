@@ -20,16 +20,16 @@ from typing import Any
 from tvm import s_tir, te, tirx
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
-from relay_passes.kernels.cuda.tiles import ProductTile
+from relay_passes.kernels.cuda.tiles import ProductTile, TensorTile
 
-__all__ = ["Product", "schedule_product", "te_product", "vector_of"]
+__all__ = ["Parts", "Product", "parts_of", "schedule_product", "te_product", "vector_of"]
 
 Load = Callable[[Any, Any, Any], Any]
 
 _TILE = "hios.tile"
 _VECTORS = "hios.vectors"
 _EXTENTS = "hios.extents"
-_THROUGH_REGISTERS = "tirx.manifest_shared_memory_local_stage"
+THROUGH_REGISTERS = "tirx.manifest_shared_memory_local_stage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,37 @@ class Product:
         return 2 * self.batch * self.rows * self.columns * self.depth
 
 
-def te_product(product: Product, tile: ProductTile, left: Load, right: Load, role: str) -> Any:
+@dataclass(slots=True)
+class Parts:
+    """A fused kernel that holds a `te_product`, its elementwise blocks inlined.
+
+    Attributes
+    ----------
+    sch
+        Has these blocks only.
+    main, left, right, out
+        The product, its factors in rounded extents, and what stores the result.
+    tile
+        Annotated by `te_product`.
+    left_vector, right_vector, row_order, store_vector
+        As in `Product`.
+    """
+
+    sch: s_tir.Schedule
+    main: Any
+    left: Any
+    right: Any
+    out: Any
+    tile: ProductTile | TensorTile
+    left_vector: int
+    right_vector: int
+    row_order: bool
+    store_vector: int
+
+
+def te_product(
+    product: Product, tile: ProductTile | TensorTile, left: Load, right: Load, role: str
+) -> Any:
     """Return the product in extents rounded up to the tile.
 
     Parameters
@@ -122,16 +152,7 @@ def te_product(product: Product, tile: ProductTile, left: Load, right: Load, rol
         name="product",
         attrs={
             ROLE: role,
-            _TILE: ",".join(
-                str(extent)
-                for extent in (
-                    tile.rows,
-                    tile.columns,
-                    tile.depth,
-                    tile.thread_rows,
-                    tile.thread_columns,
-                )
-            ),
+            _TILE: tile.written(),
             _VECTORS: f"{product.left_vector},{product.right_vector},{int(product.row_order)},"
             f"{product.store_vector}",
             _EXTENTS: f"{product.batch},{product.rows},{product.columns},{product.leading}",
@@ -142,29 +163,11 @@ def te_product(product: Product, tile: ProductTile, left: Load, right: Load, rol
 
 def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     """Schedule a fused kernel that holds a `te_product`; None for any other."""
-    sch = s_tir.Schedule(func)
-    main = role_block(sch, "conv2d") or role_block(sch, "dense")
-    if main is None or annotation(sch, main, _TILE) is None:
+    parts = parts_of(func)
+    if parts is None or not isinstance(parts.tile, ProductTile):
         return None
-    tile = ProductTile(*map(int, str(annotation(sch, main, _TILE)).split(",")))
-    left_vector, right_vector, row_order, store = map(
-        int, str(annotation(sch, main, _VECTORS)).split(",")
-    )
-    left, right = sch.get_producers(main)
-    _inline_producers(sch, left)
-    _inline_producers(sch, right)
-    out = inline_epilogue(sch, main)
-    if out is None:
-        return None
-    *product, leading = map(int, str(annotation(sch, main, _EXTENTS)).split(","))
-    if not _as_product(sch, out, product, leading):
-        return None
-    if product[0] > 1 and not leading:
-        # Groups: that channel g·n + i belongs to group g must be plain to see for what follows.
-        names = [sch.get(block).name_hint for block in (main, left, right, out)]
-        sch = s_tir.Schedule(tirx.transform.StmtSimplify()(sch.mod))
-        main, left, right, out = (sch.get_sblock(name) for name in names)
-
+    sch, tile = parts.sch, parts.tile
+    main, left, right, out = parts.main, parts.left, parts.right, parts.out
     g, m, n, k = sch.get_loops(main)
     mo, ty, mi = sch.split(m, [None, tile.rows // tile.thread_rows, tile.thread_rows])
     no, tx, ni = sch.split(n, [None, tile.columns // tile.thread_columns, tile.thread_columns])
@@ -177,7 +180,7 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.bind(tx, "threadIdx.x")
     sch.set_scope(main, 0, "local")
 
-    _store(sch, out, tx, store)
+    _store(sch, out, tx, min(parts.store_vector, 4))
     ties = tile.rows // tile.thread_rows, tile.columns // tile.thread_columns
     # The left factor is read along its depth and stored across it: its vectors pass through
     # registers. A pad of four elements spreads those stores over the banks.
@@ -185,27 +188,27 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     sch.transform_layout(staged, ("write", 0), lambda g, m, k: (g, k, m))
     sch.storage_align(staged, 0, axis=1, factor=8, offset=4)
     sch.compute_at(staged, ko, preserve_unit_loops=True)
-    left_vector = _fitting(left_vector, tile.rows * tile.depth, tile.threads)
+    left_vector = fitting(min(parts.left_vector, 4), tile.rows * tile.depth, tile.threads)
     m_in, k_in = sch.get_loops(staged)[-2:]
     k_in, lane = sch.split(k_in, [None, left_vector])
-    pieces = (k_in, m_in) if row_order else (m_in, k_in)
+    pieces = (k_in, m_in) if parts.row_order else (m_in, k_in)
     sch.reorder(*pieces, lane)
     _, by, bx = sch.split(sch.fuse(*pieces), [None, *ties])
     sch.bind(by, "threadIdx.y")
     sch.bind(bx, "threadIdx.x")
     sch.vectorize(lane)
     sch.compute_inline(left)
-    sch.annotate(staged, _THROUGH_REGISTERS, 1)
+    sch.annotate(staged, THROUGH_REGISTERS, 1)
 
     sch.set_scope(right, 0, "shared")
     sch.compute_at(right, ko, preserve_unit_loops=True)
     fused = sch.fuse(*sch.get_loops(right)[-2:])
-    right_vector = _fitting(right_vector, tile.depth * tile.columns, tile.threads)
+    right_vector = fitting(min(parts.right_vector, 4), tile.depth * tile.columns, tile.threads)
     _, by, bx, lane = sch.split(fused, [None, *ties, right_vector])
     sch.bind(by, "threadIdx.y")
     sch.bind(bx, "threadIdx.x")
     sch.vectorize(lane)
-    sch.annotate(right, _THROUGH_REGISTERS, 1)
+    sch.annotate(right, THROUGH_REGISTERS, 1)
 
     left_local = sch.cache_read(main, 0, "local")
     right_local = sch.cache_read(main, 1, "local")
@@ -227,9 +230,39 @@ def schedule_product(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     return sch
 
 
-def vector_of(extent: int) -> int:
+def parts_of(func: tirx.PrimFunc) -> Parts | None:
+    """Return the parts of a fused kernel that holds a `te_product`; None for any other."""
+    sch = s_tir.Schedule(func)
+    main = role_block(sch, "conv2d") or role_block(sch, "dense")
+    if main is None or annotation(sch, main, _TILE) is None:
+        return None
+    kind, *extents = str(annotation(sch, main, _TILE)).split(",")
+    tile = {"product": ProductTile, "tensor": TensorTile}[kind](*map(int, extents))
+    left_vector, right_vector, row_order, store_vector = map(
+        int, str(annotation(sch, main, _VECTORS)).split(",")
+    )
+    left, right = sch.get_producers(main)
+    _inline_producers(sch, left)
+    _inline_producers(sch, right)
+    out = inline_epilogue(sch, main)
+    if out is None:
+        return None
+    *product, leading = map(int, str(annotation(sch, main, _EXTENTS)).split(","))
+    if not _as_product(sch, out, product, leading):
+        return None
+    if product[0] > 1 and not leading:
+        # Groups: that channel g·n + i belongs to group g must be plain to see for what follows.
+        names = [sch.get(block).name_hint for block in (main, left, right, out)]
+        sch = s_tir.Schedule(tirx.transform.StmtSimplify()(sch.mod))
+        main, left, right, out = (sch.get_sblock(name) for name in names)
+    return Parts(
+        sch, main, left, right, out, tile, left_vector, right_vector, bool(row_order), store_vector
+    )
+
+
+def vector_of(extent: int, dtype: str = "float32") -> int:
     """Return how many neighbouring elements one load may take along an axis of `extent`."""
-    return next(v for v in (4, 2, 1) if extent % v == 0)
+    return next(v for v in ((8, 4, 2, 1) if dtype == "float16" else (4, 2, 1)) if extent % v == 0)
 
 
 def _store(sch: s_tir.Schedule, out: Any, loop: Any, vector: int) -> None:
@@ -277,7 +310,7 @@ def _as_product(sch: s_tir.Schedule, out: Any, product: list[int], leading: int)
     return True
 
 
-def _fitting(vector: int, elements: int, threads: int) -> int:
+def fitting(vector: int, elements: int, threads: int) -> int:
     while vector > 1 and elements // vector < threads:
         vector //= 2
     return vector

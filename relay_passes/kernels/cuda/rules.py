@@ -17,6 +17,7 @@ from relay_passes.kernels.cuda.dense import legalize_matmul, schedule_rows
 from relay_passes.kernels.cuda.depthwise import schedule_depthwise
 from relay_passes.kernels.cuda.generic import schedule_generic
 from relay_passes.kernels.cuda.product import schedule_product
+from relay_passes.kernels.cuda.tensor_cores import schedule_tensor_cores
 from relay_passes.offset_factor import with_buffers
 
 __all__ = ["ScheduleKernels", "legalize_map"]
@@ -111,6 +112,7 @@ def _with_short_indices(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
 
 _RULES: tuple[tuple[str, Callable[[tirx.PrimFunc], s_tir.Schedule | None]], ...] = (
+    ("tensor cores", schedule_tensor_cores),
     ("product", schedule_product),
     ("rows", schedule_rows),
     ("depthwise", schedule_depthwise),
