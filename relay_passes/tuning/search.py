@@ -8,6 +8,7 @@ called times how long it takes now.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
@@ -34,6 +36,7 @@ __all__ = ["KernelReport", "Tracker", "TuneOptions", "TuneReport", "tune"]
 
 _FAILED_S = 1e10
 _TRACKER_TIMEOUT_S = 10.0
+_SESSION_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,8 @@ def tune(
     Raises
     ------
     DeviceUnavailable
-        When the tracker cannot be reached or has no machine under its key.
+        When the tracker cannot be reached or has no machine under its key, or that machine
+        answers no more.
     InvalidOption
         When an option is out of range.
     """
@@ -354,7 +358,19 @@ class _Search:
             return ms.runner.RunnerResult(None, built.error_msg or "not built")
         device = "cuda" if str(self.target.kind.name) == "cuda" else "cpu"
         request = ms.runner.RunnerInput(built.artifact_path, device, args_info)
-        return self.runner.run([request])[0].result()
+        running = self.runner.run([request])[0]
+        # TVM waits for ever for a machine that is gone.
+        until = time.monotonic() + 2.0 * _SESSION_TIMEOUT_S
+        while not running.done():
+            if time.monotonic() > until:
+                _end_workers()
+                raise DeviceUnavailable(
+                    f"the machine that the tracker lends did not answer for "
+                    f"{2.0 * _SESSION_TIMEOUT_S:.0f} s; look at it, and start again with the same "
+                    "database to go on"
+                )
+            time.sleep(0.005)
+        return running.result()
 
 
 def _with_cores(target: tvm.target.Target, cores: int) -> tvm.target.Target:
@@ -368,7 +384,9 @@ def _runner(tracker: Tracker | None) -> Any:
     timing = ms.runner.EvaluatorConfig(number=1, repeat=3, min_repeat_ms=30)
     if tracker is None:
         return ms.runner.LocalRunner(timeout_sec=30, evaluator_config=timing)
-    place = ms.runner.RPCConfig(tracker.host, tracker.port, tracker.key, session_timeout_sec=60)
+    place = ms.runner.RPCConfig(
+        tracker.host, tracker.port, tracker.key, session_timeout_sec=_SESSION_TIMEOUT_S
+    )
     where = f"{tracker.host}:{tracker.port}"
     try:
         # TVM's own client tries for a long time, in a thread whose failure nobody can catch.
@@ -386,6 +404,14 @@ def _runner(tracker: Tracker | None) -> Any:
             f"`python -m tvm.exec.rpc_server --tracker {where} --key {tracker.key}`"
         )
     return ms.runner.RPCRunner(place, timing, max_workers=1)
+
+
+def _end_workers() -> None:
+    """End the processes that TVM runs trials from, or this one would wait for them at its end."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "tvm.exec.popen_worker" in child.cmdline():
+                child.kill()
 
 
 def _remove(built: Sequence[Any]) -> None:
