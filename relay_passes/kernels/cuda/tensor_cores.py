@@ -115,9 +115,7 @@ def _by_fragments(sch: s_tir.Schedule, block: Any) -> tuple[Any, Any]:
     return ni, mf
 
 
-def _fill(
-    sch: s_tir.Schedule, block: Any, tile: TensorTile, vector: int, row_order: bool
-) -> None:
+def _fill(sch: s_tir.Schedule, block: Any, tile: TensorTile, vector: int, row_order: bool) -> None:
     """Share the copy of one slice of a factor among the threads of a block."""
     first, second = sch.get_loops(block)[-2:]
     elements = int(sch.get(first).extent) * int(sch.get(second).extent)
