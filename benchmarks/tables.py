@@ -130,8 +130,8 @@ def cuda_zoo(result: dict[str, Any]) -> str:
     """Return the table of ``benchmarks.cuda_kernels --summary``: a row a network."""
     archs = sorted({entry["arch"] for entry in result["networks"]})
     lines = [
-        "| network | architecture | operators | kernels | of these by rule | most registers "
-        "| most shared [bytes] | most local [bytes] | workspaces | complaints |",
+        "| network | architecture | operators | kernels | of these by rule "
+         "| most registers | most shared [bytes] | most local [bytes] | workspaces | complaints |",
         "|---|---|--:|--:|---|--:|--:|--:|--:|--:|",
     ]
     for model in dict.fromkeys(entry["model"] for entry in result["networks"]):

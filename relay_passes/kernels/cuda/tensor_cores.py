@@ -16,17 +16,12 @@ from __future__ import annotations
 from typing import Any
 
 from tvm import s_tir, tirx
-from relay_passes.kernels.cuda.fragments import FACTORS, FRAGMENT, RESULTS, fragment_intrinsics
 
-from relay_passes.kernels.cuda.product import (
-    THROUGH_REGISTERS,
-    fitting,
-    parts_of,
-)
+from relay_passes.kernels.cuda.fragments import FACTORS, FRAGMENT, RESULTS, fragment_intrinsics
+from relay_passes.kernels.cuda.product import THROUGH_REGISTERS, fitting, parts_of
 from relay_passes.kernels.cuda.tiles import TensorTile
 
 __all__ = ["schedule_tensor_cores"]
-
 
 _WARP = 32
 _PAD = 8
