@@ -131,7 +131,7 @@ def cuda_zoo(result: dict[str, Any]) -> str:
     archs = sorted({entry["arch"] for entry in result["networks"]})
     lines = [
         "| network | architecture | operators | kernels | of these by rule "
-         "| most registers | most shared [bytes] | most local [bytes] | workspaces | complaints |",
+        "| most registers | most shared [bytes] | most local [bytes] | workspaces | complaints |",
         "|---|---|--:|--:|---|--:|--:|--:|--:|--:|",
     ]
     for model in dict.fromkeys(entry["model"] for entry in result["networks"]):
