@@ -237,7 +237,7 @@ def parts_of(func: tirx.PrimFunc) -> Parts | None:
     if main is None or annotation(sch, main, _TILE) is None:
         return None
     kind, *extents = str(annotation(sch, main, _TILE)).split(",")
-    tile = {"product": ProductTile, "tensor": TensorTile}[kind](*map(int, extents))
+    tile = (TensorTile if kind == "tensor" else ProductTile)(*map(int, extents))
     left_vector, right_vector, row_order, store_vector = map(
         int, str(annotation(sch, main, _VECTORS)).split(",")
     )
