@@ -293,7 +293,7 @@ def _require(*packages: str) -> None:
         if find_spec(package) is None:
             raise MissingDependency(
                 f"measuring servers need the package {package}; install it with "
-                "`python -m pip install 'hios-tvm[remote]'`"
+                "`python -m pip install cloudpickle tornado`"
             )
 
 
