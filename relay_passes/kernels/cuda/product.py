@@ -238,8 +238,10 @@ def parts_of(func: tirx.PrimFunc) -> Parts | None:
     main = role_block(sch, "conv2d") or role_block(sch, "dense")
     if main is None or annotation(sch, main, _TILE) is None:
         return None
-    kind, *extents = str(annotation(sch, main, _TILE)).split(",")
-    tile = (TensorTile if kind == "tensor" else ProductTile)(*map(int, extents))
+    kind, *written = str(annotation(sch, main, _TILE)).split(",")
+    extents = [int(extent) for extent in written]
+    tile: ProductTile | TensorTile
+    tile = TensorTile(*extents) if kind == "tensor" else ProductTile(*extents)
     left_vector, right_vector, row_order, store_vector = map(
         int, str(annotation(sch, main, _VECTORS)).split(",")
     )
