@@ -1,8 +1,5 @@
 """Options and settings shared by all tests."""
 
-import os
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -29,11 +26,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def updates_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
-
-
-@pytest.fixture(autouse=True)
-def keeps_cores() -> Iterator[None]:
-    """Give the thread its cores back: kernels that ran in it bind it to one, for good."""
-    cores = os.sched_getaffinity(0)
-    yield
-    os.sched_setaffinity(0, cores)
