@@ -305,8 +305,9 @@ def test_other_lanes_take_over_from_one_that_dies(compiled, groups, artifact, tm
     lanes = [lane_here(artifact, Dying(DEVICE)), lane_here(artifact)]
     with RecordStore(path) as store:
         made = collect([compiled.graph], ["small"], jobs_of(groups), lanes, store, options)
-    assert made.valid == 8
-    assert len({record.group_id for record in read_records(path).records}) == 8
+    # Two of the groups may be the same work.
+    assert made.valid + made.known == 8
+    assert len({record.group_id for record in read_records(path).records}) == made.valid
     with (
         RecordStore(tmp_path / "h.jsonl") as store,
         pytest.raises(ExecutionError, match="gone"),
