@@ -2,11 +2,15 @@
 # the environment is made on the first call and again when pyproject.toml has changed.
 #
 #     make run         the main job: compile, schedule, run, verify and compare one network
+#     make figures     rebuild the tables and pictures of the docs from benchmarks/results
 #     make test        formatting, types, layers and all tests
 #     make test-full   the large networks as well
+#     make docs        the documentation site, out/docs/index.html
 #     make torch-test  the PyTorch door, in an environment of its own
 #     make relay-env   an environment with a TVM that has Relay (0.17, Python 3.11)
 #     make relay-test  the Relay door, in that environment
+#     make gpu-test    what needs an NVIDIA GPU: tests, also those with Compute Sanitizer
+#     make gpu-bundle  all that a GPU machine needs, without compiler, in out/gpu-bundle
 #     make clean       remove environments and caches
 #
 # PYTHON=/path/to/python3 chooses the interpreter, ARGS='-k gantt' is handed to pytest or to
@@ -23,17 +27,19 @@ RELAY_VENV := .venv-relay
 BIN := $(VENV)/bin
 STEP := tools/step.sh
 RELAY_TITLE := pytest, Relay
+SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
 ARGS ?=
 
 export PYTHON
 
-.PHONY: help run test test-full torch-test relay-env relay-test relay-test-full lint clean
+.PHONY: help run figures test test-full docs torch-test relay-env relay-test relay-test-full gpu-test \
+	gpu-bundle lint clean
 
 help:
-	@sed -n '4,15s/^# \{0,1\}//p' Makefile
+	@sed -n '4,18s/^# \{0,1\}//p' Makefile
 
 $(VENV)/.ready: pyproject.toml tools/venv.sh
-	@tools/venv.sh $(VENV) --editable '.[dev]'
+	@tools/venv.sh $(VENV) --editable '.[dev,docs]'
 	@touch $@
 
 $(TORCH_VENV)/.ready: pyproject.toml tools/venv.sh
@@ -47,17 +53,22 @@ $(RELAY_VENV)/.ready: pyproject.toml tools/relay_venv.sh tools/relay_env.sh tool
 run: $(VENV)/.ready
 	@$(BIN)/python -m benchmarks.main_job $(ARGS)
 
+figures: $(VENV)/.ready
+	@$(BIN)/python -m benchmarks.tables
+	@$(BIN)/python -m benchmarks.figures
+
 lint: $(VENV)/.ready
-	@$(STEP) '[1/6] ruff check' $(BIN)/ruff check --quiet .
-	@$(STEP) '[2/6] ruff format' $(BIN)/ruff format --check --quiet .
-	@$(STEP) '[3/6] mypy' $(BIN)/mypy
-	@$(STEP) '[4/6] lint-imports' $(BIN)/lint-imports
+	@$(STEP) '[1/7] ruff check' $(BIN)/ruff check --quiet .
+	@$(STEP) '[2/7] ruff format' $(BIN)/ruff format --check --quiet .
+	@$(STEP) '[3/7] mypy' $(BIN)/mypy
+	@$(STEP) '[4/7] lint-imports' $(BIN)/lint-imports
 
 test: lint
-	@$(STEP) -v '[5/6] pytest' $(BIN)/python -m pytest $(ARGS)
+	@$(STEP) '[5/7] docs' $(SPHINX)
+	@$(STEP) -v '[6/7] pytest' $(BIN)/python -m pytest $(ARGS)
 ifeq ($(strip $(ARGS)),)
-	@tools/relay_venv.sh --check && $(MAKE) relay-test RELAY_TITLE='[6/6] pytest, Relay' || \
-		{ code=$$?; [ $$code -eq 3 ] || exit $$code; echo '[6/6] pytest, Relay: NOT RUN, see above'; }
+	@tools/relay_venv.sh --check && $(MAKE) relay-test RELAY_TITLE='[7/7] pytest, Relay' || \
+		{ code=$$?; [ $$code -eq 3 ] || exit $$code; echo '[7/7] pytest, Relay: NOT RUN, see above'; }
 endif
 
 test-full: $(VENV)/.ready
@@ -66,6 +77,10 @@ ifeq ($(strip $(ARGS)),)
 	@tools/relay_venv.sh --check && $(MAKE) relay-test-full || \
 		{ code=$$?; [ $$code -eq 3 ] || exit $$code; echo 'pytest, Relay: NOT RUN, see above'; }
 endif
+
+docs: $(VENV)/.ready
+	@$(STEP) 'docs' $(SPHINX)
+	@echo 'open out/docs/index.html'
 
 torch-test: $(TORCH_VENV)/.ready
 	@$(STEP) -v 'pytest, PyTorch' $(TORCH_VENV)/bin/python -m pytest tests/pytorch $(ARGS)
@@ -78,6 +93,12 @@ relay-test: $(RELAY_VENV)/.ready
 relay-test-full: $(RELAY_VENV)/.ready
 	@$(STEP) -v 'pytest, Relay, large networks' \
 		tools/relay_env.sh $(RELAY_VENV) python -m pytest tests/relay -m full $(ARGS)
+
+gpu-test: $(VENV)/.ready
+	@$(STEP) -v 'pytest, GPU' $(BIN)/python -m pytest tests/gpu -rs $(ARGS)
+
+gpu-bundle: $(VENV)/.ready
+	@$(BIN)/python tools/gpu_bundle.py out/gpu-bundle $(ARGS)
 
 clean:
 	@rm -rf $(VENV) $(TORCH_VENV) $(RELAY_VENV) build dist out .mypy_cache .pytest_cache .ruff_cache \

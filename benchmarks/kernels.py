@@ -40,6 +40,7 @@ from hios_tvm.engines.onnx_runtime import OnnxRuntime
 from hios_tvm.engines.tvm_vm import TvmVirtualMachine
 from hios_tvm.model import Model
 from hios_tvm.models.light import LIGHT_NETWORKS
+from hios_tvm.settling import settle
 from hios_tvm.sources import Progress, compile_model, resolve_model
 
 ZOO = (
@@ -148,7 +149,7 @@ def measure_network(
     engines: list[Engine] = []
     for count in counts:
         engines.append(HiosExecutor(f"ours, {count}", sequential(compiled, cores[:count])))
-        engines.append(OnnxRuntime(network, count, spins=True))
+        engines.append(OnnxRuntime(network, count))
     first_us = _time_us(engines[0], inputs)
     error = _error(engines[0], engines[1], inputs)
     step("run", 0.4)
@@ -156,6 +157,7 @@ def measure_network(
         engines,
         inputs,
         warmup=1,
+        settle=settle,
         repeat=repeat,
         budget_s=budget_s,
         progress=lambda done, total: step("run", 0.4 + 0.3 * done / total),
@@ -242,7 +244,7 @@ def _result(rows: list[dict[str, Any]], cores: Sequence[int]) -> dict[str, Any]:
 
 def _build(name: str) -> tuple[CompiledGraph, Any]:
     network = resolve_model(name)
-    return compile_model(network), network
+    return compile_model(network, cache=None), network
 
 
 def _default_us(network: Any, inputs: Arrays, runs: int) -> float:

@@ -34,6 +34,7 @@ from hios_tvm.engines.protocol import Arrays, Engine
 from hios_tvm.engines.tvm_vm import TvmVirtualMachine
 from hios_tvm.report.gantt import draw_gantt
 from hios_tvm.report.trace import write_trace
+from hios_tvm.settling import settle
 from hios_tvm.sources import compile_model, resolve_model
 
 
@@ -58,7 +59,7 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
         step(f"read {model}", 0.0)
         network = resolve_model(model)
         step("compile with our kernels", 0.02)
-        compiled = compile_model(network)
+        compiled = compile_model(network, cache=None)
         cores = available_cores()[:2]
         machine = cpu_machine(["cpu:0", "cpu:1"], cores)
         whole = cpu_machine(["cpu:0"], cores)
@@ -103,6 +104,7 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
             warmup=2,
             repeat=repeat,
             budget_s=budget,
+            settle=settle,
             progress=lambda done, total: progress(
                 "compare, interleaved", 0.55 + 0.4 * done / total
             ),

@@ -34,6 +34,7 @@ from hios_tvm.engines.hios_executor import HiosExecutor
 from hios_tvm.engines.protocol import Engine
 from hios_tvm.engines.tvm_graph_executor import TvmGraphExecutorEngine
 from hios_tvm.models.light import LIGHT_NETWORKS, load_light
+from hios_tvm.settling import settle
 from hios_tvm.sources import compile_model
 
 BASELINE = "TVM graph executor, 1 core"
@@ -118,7 +119,7 @@ def measure_network(name: str, scheduler: str, repeat: int) -> dict[str, Any]:
             )
             for engine in engines
         ]
-        comparison = compare_engines(engines, inputs, repeat=repeat)
+        comparison = compare_engines(engines, inputs, repeat=repeat, settle=settle)
         predicted = scheduled.model.predict()
     finally:
         for engine in engines:

@@ -246,23 +246,34 @@ def markdown_tables(rows: Sequence[Row], streams: int) -> str:
     blocks = []
     for sweep in dict.fromkeys(row.point.sweep for row in rows):
         own = [row for row in rows if row.point.sweep == sweep]
-        values = list(dict.fromkeys(row.point.value for row in own))
         gpus = sorted({row.point.gpus for row in own})
         head = f"### {_AXES[sweep]}\n\nMean speed-up over sequential ± 95 % interval, "
         head += f"{own[0].speedup.n} graphs a point, {streams} streams a GPU"
         head += f", {gpus[0]} GPUs" if sweep != "gpus" else ""
-        lines = [head + ".\n", "| scheduler | " + " | ".join(f"{v:g}" for v in values) + " |"]
-        lines.append("|---|" + "--:|" * len(values))
-        for name in dict.fromkeys(row.scheduler for row in own):
-            found = {row.point.value: row.speedup for row in own if row.scheduler == name}
-            cells = [f"{found[v].value:.2f} ± {found[v].half_width:.2f}" for v in values]
-            lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-        blocks.append("\n".join(lines))
+        blocks.append(f"{head}.\n\n{sweep_table(own)}")
     return "\n\n".join(blocks) + "\n"
 
 
-def draw_sweep(rows: Sequence[Row], path: Path) -> None:
-    """Draw the speed-ups of one sweep with their intervals as a PNG file.
+def sweep_table(rows: Sequence[Row]) -> str:
+    """Return the table of one sweep: values across, schedulers down."""
+    values = list(dict.fromkeys(row.point.value for row in rows))
+    lines = ["| scheduler | " + " | ".join(f"{v:g}" for v in values) + " |"]
+    lines.append("|---|" + "--:|" * len(values))
+    for name in dict.fromkeys(row.scheduler for row in rows):
+        found = {row.point.value: row.speedup for row in rows if row.scheduler == name}
+        cells = [f"{found[v].value:.2f} ± {found[v].half_width:.2f}" for v in values]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def read_study(path: Path) -> list[Row]:
+    """Return the rows of a ``study.csv``; the half-widths of seconds are not in it."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_row(fields) for fields in csv.DictReader(file)]
+
+
+def draw_sweep(rows: Sequence[Row], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Draw the speed-ups of one sweep with their intervals as a PNG file, `metadata` in it.
 
     Raises
     ------
@@ -293,7 +304,10 @@ def draw_sweep(rows: Sequence[Row], path: Path) -> None:
     axes.set_ylabel("speed-up over sequential")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7, ncols=2, frameon=False)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+    write_atomically(
+        path,
+        lambda temporary: figure.savefig(temporary, format="png", metadata=metadata),
+    )
 
 
 _AXES = {
@@ -312,6 +326,28 @@ def _chosen(points: list[Point], sweeps: str) -> list[Point]:
         if name not in known:
             raise InvalidOption(f"no sweep {name!r}; there are {', '.join(known)}")
     return [point for point in points if point.sweep in wanted]
+
+
+def _row(fields: dict[str, str]) -> Row:
+    n = int(fields["graphs"])
+    options = LayeredGraphOptions(
+        operators=int(fields["operators"]),
+        edges=int(fields["edges"]),
+        layers=int(fields["layers"]),
+        ratio=float(fields["ratio"]),
+    )
+    point = Point(fields["sweep"], float(fields["value"]), int(fields["gpus"]), options)
+
+    def mean(value: str, half_width: str) -> Mean:
+        return Mean(float(fields[value]), float(fields.get(half_width, "nan")), n)
+
+    return Row(
+        point,
+        fields["scheduler"],
+        mean("speedup", "speedup_ci95"),
+        mean("makespan_us", "makespan_ci95_us"),
+        mean("seconds", ""),
+    )
 
 
 def _flat(row: Row) -> dict[str, Any]:

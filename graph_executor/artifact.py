@@ -7,6 +7,7 @@
 ``schedule.json``             what runs where
 ``kernels.so``                the compiled kernels
 ``params.safetensors``        the weights, by tensor id
+``prediction.json``           the simulated timeline and the memory of each device (for readers)
 ============================  ==================================================================
 
 The folder is filled under a temporary name beside its place and then renamed, so a full disk
@@ -38,6 +39,7 @@ from graph_executor.backend import Array
 from graph_executor.dtypes import numpy_dtype
 from graph_executor.executor import output_names
 from graph_executor.host import host_features
+from graph_executor.prediction import Prediction, predict
 from hios.errors import (
     ArtifactMismatch,
     HiosError,
@@ -53,7 +55,7 @@ from hios.ir.kernels import CompiledGraph, KernelLibrary
 from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
 from hios.ir.serial import decode_json, encode_json
-from hios.linking import check_linking
+from hios.ir.timeline import Timeline
 
 __all__ = [
     "FORMAT_VERSION",
@@ -69,6 +71,7 @@ FORMAT_VERSION = 1
 
 _PARTS = ("graph.json", "machine.json", "schedule.json", "kernels.so", "params.safetensors")
 _MANIFEST = "manifest.json"
+_PREDICTION = "prediction.json"
 _PLAIN_KINDS = "fiub"
 
 
@@ -132,6 +135,7 @@ class Artifact:
     compiled: CompiledGraph
     machine: Machine
     schedule: Schedule
+    prediction: Prediction | None = None
 
 
 class LoadedLibrary:
@@ -242,7 +246,11 @@ class LoadedLibrary:
 
 
 def save_artifact(
-    path: str | os.PathLike[str], compiled: CompiledGraph, machine: Machine, schedule: Schedule
+    path: str | os.PathLike[str],
+    compiled: CompiledGraph,
+    machine: Machine,
+    schedule: Schedule,
+    timeline: Timeline | None = None,
 ) -> Path:
     """Write an artifact folder, whole or not at all.
 
@@ -252,6 +260,8 @@ def save_artifact(
         The folder; its parent must exist. An older artifact there is replaced.
     compiled, machine, schedule
         What to keep.
+    timeline
+        The simulated one, where costs are known.
 
     Returns
     -------
@@ -275,7 +285,7 @@ def save_artifact(
     except OSError as problem:
         raise _storage_error(target, problem) from problem
     try:
-        _fill(temporary, compiled, machine, schedule)
+        _fill(temporary, compiled, machine, schedule, timeline)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)
@@ -299,12 +309,16 @@ def save_artifact(
     return target
 
 
-def _fill(folder: Path, compiled: CompiledGraph, machine: Machine, schedule: Schedule) -> None:
+def _fill(
+    folder: Path,
+    compiled: CompiledGraph,
+    machine: Machine,
+    schedule: Schedule,
+    timeline: Timeline | None,
+) -> None:
     (folder / "graph.json").write_bytes(compiled.graph.to_json())
     (folder / "machine.json").write_bytes(encode_json(machine, indent=2))
     (folder / "schedule.json").write_bytes(schedule.to_json())
-    if not isinstance(compiled.library, LoadedLibrary):
-        check_linking()
     compiled.library.export(folder / "kernels.so")
     data = {str(tensor): _plain(value) for tensor, value in sorted(compiled.params.items())}
     try:
@@ -315,6 +329,8 @@ def _fill(folder: Path, compiled: CompiledGraph, machine: Machine, schedule: Sch
             "half-written"
         ) from problem
     graph = compiled.graph
+    prediction = predict(graph, machine, schedule, timeline)
+    (folder / _PREDICTION).write_bytes(prediction.to_json())
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=graph.name,
@@ -327,7 +343,7 @@ def _fill(folder: Path, compiled: CompiledGraph, machine: Machine, schedule: Sch
             _port(graph, name, t)
             for name, t in zip(output_names(compiled), graph.outputs, strict=True)
         ),
-        sha256={part: _hash(folder / part) for part in _PARTS},
+        sha256={part: _hash(folder / part) for part in (*_PARTS, _PREDICTION)},
         attrs=compiled.attrs,
     )
     (folder / _MANIFEST).write_bytes(encode_json(manifest, indent=2))
@@ -348,7 +364,9 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     if not folder.exists():
         raise MissingFile(f"no artifact {str(folder)!r}; check the path")
     manifest = _read_manifest(folder)
-    for part in _PARTS:
+    # Artifacts of before have no prediction, and need none.
+    has_prediction = _PREDICTION in manifest.sha256
+    for part in (*_PARTS, _PREDICTION) if has_prediction else _PARTS:
         expected = manifest.sha256.get(part)
         if expected is None or not (folder / part).is_file():
             raise ArtifactMismatch(
@@ -382,7 +400,11 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     )
     params = _load_params(folder / "params.safetensors", graph)
     compiled = CompiledGraph(graph, library, params, dict(manifest.attrs))
-    return Artifact(manifest, compiled, machine, schedule)
+    prediction = None
+    if has_prediction:
+        where = folder / _PREDICTION
+        prediction = Prediction.from_json(_read(where), str(where))
+    return Artifact(manifest, compiled, machine, schedule, prediction)
 
 
 def _read_manifest(folder: Path) -> Manifest:

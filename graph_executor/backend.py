@@ -17,7 +17,7 @@ from hios.ir.graph import OpGraph
 from hios.ir.ids import TensorId
 from hios.ir.machine import Machine
 
-__all__ = ["Array", "Backend", "KernelFailed", "Program", "Stamp"]
+__all__ = ["Array", "Backend", "DeviceInput", "KernelFailed", "Program", "Stamp"]
 
 Array = npt.NDArray[Any]
 
@@ -45,6 +45,23 @@ class Program:
     module: Any
     params: Mapping[TensorId, npt.NDArray[Any]]
     is_poisoned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInput:
+    """An input that lies in device memory already.
+
+    Attributes
+    ----------
+    shape, dtype
+        As those of an array.
+    place
+        Where it lies, in the backend's own terms.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    place: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +103,17 @@ class KernelFailed(Exception):
 class Backend(Protocol):
     """A plan ready to run. One thread at a time calls it."""
 
-    def place(self, inputs: Sequence[Array]) -> None:
+    def borrow(self, value: Any) -> DeviceInput | None:
+        """Look into a DLPack tensor outside of host memory.
+
+        Returns
+        -------
+        DeviceInput or None
+            What `place` takes; None when this backend cannot read it.
+        """
+        ...
+
+    def place(self, inputs: Sequence[Array | DeviceInput]) -> None:
         """Write the graph inputs, in the order of the signature, to the first device."""
         ...
 
@@ -106,6 +133,21 @@ class Backend(Protocol):
 
     def fetch(self) -> list[np.ndarray[Any, np.dtype[Any]]]:
         """Return the graph outputs on the first device; valid until the next `place` or `run`."""
+        ...
+
+    def fetch_on_device(self, copy: bool) -> list[Any]:
+        """Return the graph outputs as DLPack tensors on the first device.
+
+        Parameters
+        ----------
+        copy
+            Into memory of their own; without, valid until the next `place` or `run`.
+
+        Raises
+        ------
+        InvalidOption
+            When the first device is the host.
+        """
         ...
 
     def close(self) -> None:

@@ -4,32 +4,23 @@
 keeps runs apart, and turns what goes wrong into errors that name the operator.
 """
 
-import math
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
-from graph_executor.backend import Array, Backend, KernelFailed, Program, Stamp
+from graph_executor.backend import Array, Backend, DeviceInput, KernelFailed, Stamp
 from graph_executor.dtypes import numpy_dtype
 from graph_executor.embedded import read_embedded
-from graph_executor.null import NullBackend
+from graph_executor.opening import ExecutorOptions, open_backend, show_shape
 from graph_executor.plan import Copy, Launch, Plan, StreamQueue
 from graph_executor.planner import make_plan
-from hios.errors import (
-    ArtifactMismatch,
-    DeviceUnavailable,
-    ExecutionError,
-    InputMismatch,
-    InvalidOption,
-    UnsupportedModel,
-)
+from hios.errors import ExecutionError, InputMismatch, InvalidOption
 from hios.ir.graph import OpGraph, Tensor
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
@@ -40,36 +31,8 @@ from hios.statistics import Samples
 
 __all__ = ["ExecutorOptions", "GraphExecutor", "output_names", "random_inputs"]
 
-
-@dataclass(frozen=True, slots=True)
-class ExecutorOptions:
-    """How a `GraphExecutor` runs.
-
-    Attributes
-    ----------
-    backend
-        ``auto`` takes the one of the machine's devices; ``null`` runs nothing (a dry run).
-    is_validated
-        Prove the plan free of races before the first run.
-    is_poisoned
-        Fill every arena with NaN bytes before each run: a value that is read without having
-        been written shows. For tests; costs a pass over the memory.
-    """
-
-    backend: Literal["auto", "cpu", "null"] = "auto"
-    is_validated: bool = True
-    is_poisoned: bool = False
-
-    def validate(self) -> None:
-        """Check the values.
-
-        Raises
-        ------
-        InvalidOption
-            When the backend is unknown.
-        """
-        if self.backend not in ("auto", "cpu", "null"):
-            raise InvalidOption(f"unknown backend {self.backend!r}; choose auto, cpu or null")
+# Kinds of memory that the host reads (dlpack.h): its own, page-locked and managed.
+_HOST = (1, 3, 13)
 
 
 class GraphExecutor:
@@ -136,7 +99,9 @@ class GraphExecutor:
         self._lock = threading.Lock()
         self._process = os.getpid()
         self._is_closed = False
-        self._backend: Backend = _open_backend(compiled, machine, self._plan, options)
+        # Opening may run kernels already: what fails there is named as in a run.
+        with self._named_failures():
+            self._backend: Backend = open_backend(compiled, machine, self._plan, options)
 
     @property
     def graph(self) -> OpGraph:
@@ -159,6 +124,12 @@ class GraphExecutor:
         return self._plan
 
     @property
+    def graph_nodes(self) -> int | None:
+        """Nodes of the CUDA graph that the whole plan was captured as; None where there is none."""
+        nodes: int | None = getattr(self._backend, "graph_nodes", None)
+        return nodes
+
+    @property
     def input_signature(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """Shape and dtype of each input, by name."""
         return {name: (t.shape, t.dtype) for name, t in self._inputs.items()}
@@ -169,17 +140,23 @@ class GraphExecutor:
         tensors = [self.graph.tensors[t] for t in self.graph.outputs]
         return {name: (t.shape, t.dtype) for name, t in zip(self._outputs, tensors, strict=True)}
 
-    def run(self, inputs: Mapping[str, Any], *, copy: bool = True) -> dict[str, Array]:
+    def run(
+        self, inputs: Mapping[str, Any], *, copy: bool = True, on_device: bool = False
+    ) -> dict[str, Any]:
         """Run the graph once.
 
         Parameters
         ----------
         inputs
-            An array per graph input: numpy, or anything with ``__dlpack__`` in host memory.
-            Shape and dtype must be those of the signature.
+            An array per graph input: numpy, or anything with ``__dlpack__`` in host memory,
+            or, on CUDA devices, in that of any of them. Shape and dtype must be those of the
+            signature.
         copy
             Return arrays of their own. With False they are views of the executor's memory,
             valid until the next run.
+        on_device
+            Return DLPack tensors in the memory of the first device, which must be a CUDA
+            device, instead of numpy arrays. They are complete when this returns.
 
         Returns
         -------
@@ -197,6 +174,9 @@ class GraphExecutor:
         with self._exclusive():
             self._backend.place(arrays)
             self._perform()
+            if on_device:
+                tensors = self._backend.fetch_on_device(copy)
+                return dict(zip(self._outputs, tensors, strict=True))
             found = self._backend.fetch()
             if copy:
                 found = [array.copy() for array in found]
@@ -401,7 +381,7 @@ class GraphExecutor:
         timeline.validate()
         return timeline
 
-    def _check_inputs(self, inputs: Mapping[str, Any]) -> list[Array]:
+    def _check_inputs(self, inputs: Mapping[str, Any]) -> list[Array | DeviceInput]:
         if not isinstance(inputs, Mapping):
             raise InputMismatch(
                 f"inputs are a {type(inputs).__name__}, need a mapping from name to array; "
@@ -409,14 +389,15 @@ class GraphExecutor:
             )
         if unknown := [name for name in inputs if name not in self._inputs]:
             raise InputMismatch(f"no input {unknown[0]!r}; {self._expected()}")
-        arrays = []
+        arrays: list[Array | DeviceInput] = []
         for name, tensor in self._inputs.items():
             if name not in inputs:
                 raise InputMismatch(f"input {name!r} is missing; {self._expected()}")
-            array = _as_array(name, inputs[name])
+            array = self._as_input(name, inputs[name])
             if array.shape != tensor.shape:
                 raise InputMismatch(
-                    f"input {name!r} has shape {_shape(array.shape)}, needs {_shape(tensor.shape)}"
+                    f"input {name!r} has shape {show_shape(array.shape)}, needs "
+                    f"{show_shape(tensor.shape)}"
                 )
             if array.dtype != self._input_dtypes[name]:
                 raise InputMismatch(
@@ -426,9 +407,20 @@ class GraphExecutor:
             arrays.append(array)
         return arrays
 
+    def _as_input(self, name: str, value: Any) -> Array | DeviceInput:
+        if hasattr(value, "__dlpack_device__") and value.__dlpack_device__()[0] not in _HOST:
+            borrowed = self._backend.borrow(value)
+            if borrowed is None:
+                raise InputMismatch(
+                    f"input {name!r} lies in device memory that this model cannot read, or is "
+                    "not contiguous; move it to host memory"
+                )
+            return borrowed
+        return _as_array(name, value)
+
     def _expected(self) -> str:
         expected = ", ".join(
-            f"{name}: {_shape(t.shape)} {t.dtype}" for name, t in self._inputs.items()
+            f"{name}: {show_shape(t.shape)} {t.dtype}" for name, t in self._inputs.items()
         )
         return f"this model takes {expected}"
 
@@ -481,68 +473,3 @@ def _as_array(name: str, value: Any) -> Array:
     raise InputMismatch(
         f"input {name!r} is a {type(value).__name__}; pass a numpy array or a DLPack tensor"
     )
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) if shape else "scalar"
-
-
-def _open_backend(
-    compiled: CompiledGraph, machine: Machine, plan: Plan, options: ExecutorOptions
-) -> Backend:
-    graph = compiled.graph
-    kinds = {device.kind for device in machine.devices}
-    if options.backend == "null":
-        return NullBackend(Program(plan, graph, machine, None, {}))
-    if kinds != {"cpu"}:
-        wrong = next(device for device in machine.devices if device.kind != "cpu")
-        raise DeviceUnavailable(
-            f"device {wrong.name!r} is of kind {wrong.kind!r}, which cannot run operators here; "
-            "use cpu devices, or the null backend for a dry run"
-        )
-    module = compiled.library.module
-    if module is None:
-        raise ArtifactMismatch(
-            f"the kernels of {graph.name!r} are not loaded; load the artifact, or compile again"
-        )
-    _check_sizes(graph)
-    for memory in plan.memory:
-        for weight in memory.weights:
-            _check_weight(graph.tensors[weight.tensor], compiled.params.get(weight.tensor))
-    # TVM takes most of a second to import: only whoever runs kernels pays for it.
-    from graph_executor.cpu.backend import CpuBackend
-
-    return CpuBackend(Program(plan, graph, machine, module, compiled.params, options.is_poisoned))
-
-
-def _check_sizes(graph: OpGraph) -> None:
-    """Check that the plan gives every tensor the memory that kernels will take as its own.
-
-    Graphs that are only scheduled may leave sizes out; those that run may not.
-    """
-    for tensor in graph.tensors:
-        elements = math.prod(tensor.shape)
-        try:
-            is_right = tensor.bytes == elements * numpy_dtype(tensor.dtype).itemsize
-        except UnsupportedModel:
-            is_right = tensor.bytes >= elements  # of a dtype that only kernels know
-        if not is_right:
-            raise ArtifactMismatch(
-                f"tensor {tensor.name!r} has {tensor.bytes} bytes, which {_shape(tensor.shape)} "
-                f"{tensor.dtype} does not take; compile the model again"
-            )
-        if tensor.alias_of is not None and tensor.bytes > graph.tensors[tensor.alias_of].bytes:
-            raise ArtifactMismatch(
-                f"view {tensor.name!r} has {tensor.bytes} bytes, the tensor that it views has "
-                f"{graph.tensors[tensor.alias_of].bytes}; compile the model again"
-            )
-
-
-def _check_weight(tensor: Tensor, value: Array | None) -> None:
-    if value is None:
-        raise ArtifactMismatch(f"weight {tensor.name!r} has no data; compile the model again")
-    if value.shape != tensor.shape or value.dtype != numpy_dtype(tensor.dtype):
-        raise ArtifactMismatch(
-            f"weight {tensor.name!r} is {_shape(value.shape)} {value.dtype}, the graph needs "
-            f"{_shape(tensor.shape)} {tensor.dtype}; compile the model again"
-        )

@@ -112,15 +112,20 @@ def measure_links(machine: Machine, cache: MeasureCache | None = None) -> Machin
     Parameters
     ----------
     machine
-        Its links are replaced.
+        Its links are replaced; devices all of kind ``cpu``, or all of kind ``cuda``.
     cache
         Where known links are read and new ones kept.
 
     Raises
     ------
     DeviceUnavailable
-        When a device is no CPU or its cores cannot be used.
+        When a device is no CPU or its cores cannot be used, or a GPU that is not here.
     """
+    if {device.kind for device in machine.devices} == {"cuda"}:
+        from graph_executor.cuda.links import measure_cuda_links
+        from graph_executor.cuda.open import open_driver
+
+        return measure_cuda_links(open_driver(), machine)
     from graph_executor.cpu.affinity import device_cores
 
     cores = device_cores(machine)

@@ -78,7 +78,7 @@ class OperatorTime:
     op
         The operator.
     cores
-        How many cores ran it.
+        How many cores ran it; 0 on a GPU.
     median_us
         Its time.
     spread
@@ -132,7 +132,7 @@ def measure_costs(
     compiled
         Graph, kernels and weights.
     machine
-        Devices of kind ``cpu``.
+        Devices of kind ``cpu``, or all of kind ``cuda``.
     options
         See `MeasureOptions`.
     progress
@@ -146,7 +146,7 @@ def measure_costs(
     Raises
     ------
     DeviceUnavailable
-        When a device is no CPU or its cores cannot be used.
+        When a device is no CPU or its cores cannot be used, or a GPU that is not here.
     StorageError
         When the cache cannot be written.
 
@@ -160,6 +160,8 @@ def measure_costs(
     report = progress or (lambda _fraction, _text: None)
     graph = compiled.graph
     cache = MeasureCache(options.cache_dir) if options.is_cached else None
+    if {device.kind for device in machine.devices} == {"cuda"}:
+        return _measure_cuda(compiled, machine, options, cache, report)
     by_count = _core_sets(machine)
     found: dict[int, list[OperatorTime]] = {}
     sequential: dict[int, Samples] = {}
@@ -187,6 +189,38 @@ def measure_costs(
         measured_machine,
         tuple(time for count in sorted(found) for time in found[count]),
         sequential,
+    )
+
+
+def _measure_cuda(
+    compiled: CompiledGraph,
+    machine: Machine,
+    options: MeasureOptions,
+    cache: MeasureCache | None,
+    report: Progress,
+) -> Measurement:
+    from graph_executor.cuda.costs import measure_cuda_costs
+    from graph_executor.cuda.open import open_driver
+
+    costs, measured, times = measure_cuda_costs(
+        open_driver(),
+        compiled,
+        machine,
+        runs=options.runs,
+        warmup=options.warmup,
+        cache=cache,
+        progress=report,
+    )
+    report(1.0, "done")
+    return Measurement(
+        costs,
+        measured,
+        tuple(
+            OperatorTime(op, 0, time.median_us, time.spread, time.samples, False)
+            for own in times.values()
+            for op, time in own.items()
+        ),
+        {},
     )
 
 

@@ -7,13 +7,13 @@ always right.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from hios.cache_folder import default_cache_dir
 from hios.errors import StorageError
 from hios.ir.serial import encode_json, write_bytes
 
@@ -79,12 +79,6 @@ class _OperatorFile:
 class _LinkFile:
     cpu: str
     links: Mapping[str, CachedLink] = field(default_factory=dict)
-
-
-def default_cache_dir() -> Path:
-    """Return the user's cache folder for this program, as the XDG convention has it."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "hios-tvm"
 
 
 class MeasureCache:

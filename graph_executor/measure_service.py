@@ -109,8 +109,13 @@ def open_timer(compiled: CompiledGraph, device: Device) -> GroupTimer:
         from graph_executor.group_measure import CpuGroupTimer
 
         return CpuGroupTimer(compiled, device)
+    if device.kind == "cuda":
+        from graph_executor.cuda.measure import open_cuda_timer
+
+        return open_cuda_timer(compiled, device)
     raise InvalidOption(
-        f"device {device.name!r} is of kind {device.kind!r}; groups are measured on cpu devices"
+        f"device {device.name!r} is of kind {device.kind!r}; groups are measured on cpu and cuda "
+        "devices"
     )
 
 

@@ -5,13 +5,14 @@ For dry runs and tests: it holds no device memory and needs no kernels. Outputs 
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from graph_executor.backend import Array, Program, Stamp
+from graph_executor.backend import Array, DeviceInput, Program, Stamp
 from graph_executor.dtypes import numpy_dtype
 from graph_executor.plan import Copy, Launch, Record, Wait
-from hios.errors import ExecutionError
+from hios.errors import ExecutionError, InvalidOption
 
 __all__ = ["NullBackend"]
 
@@ -31,7 +32,11 @@ class NullBackend:
         self.walked: list[tuple[int, int]] = []
         self._stamps: list[Stamp] = []
 
-    def place(self, inputs: Sequence[Array]) -> None:
+    def borrow(self, value: Any) -> DeviceInput | None:
+        """Return None: everything lies in host memory."""
+        return None
+
+    def place(self, inputs: Sequence[Array | DeviceInput]) -> None:
         """Do nothing: there is no memory."""
 
     def run(self) -> None:
@@ -84,6 +89,10 @@ class NullBackend:
             np.zeros(graph.tensors[t].shape, numpy_dtype(graph.tensors[t].dtype))
             for t in graph.outputs
         ]
+
+    def fetch_on_device(self, copy: bool) -> list[Any]:
+        """Refuse: there is no device memory."""
+        raise InvalidOption("outputs on the device of a CPU or dry run; ask for host arrays")
 
     def close(self) -> None:
         """Do nothing: nothing is held."""

@@ -12,6 +12,7 @@ __all__ = [
     "DeviceUnavailable",
     "ExecutionError",
     "HiosError",
+    "HiosWarning",
     "InfeasibleSchedule",
     "InputMismatch",
     "InvalidCosts",
@@ -31,6 +32,10 @@ __all__ = [
 
 class HiosError(Exception):
     """Root of all errors raised on purpose by hios-tvm."""
+
+
+class HiosWarning(UserWarning):
+    """Root of all warnings given on purpose: the work was done, but not as one may expect."""
 
 
 class InvalidGraph(HiosError, ValueError):

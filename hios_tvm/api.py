@@ -13,6 +13,7 @@ from hios.ir.graph import OpGraph
 from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
 from hios.schedulers import schedule as run_scheduler
+from hios_tvm.caching import CacheChoice
 from hios_tvm.costing import resolve_costs
 from hios_tvm.deciding import decide
 from hios_tvm.machines import resolve_machine
@@ -37,7 +38,8 @@ def build(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     select: bool = True,
     merge: bool | None = None,
-    cache: str | PathLike[str] | None = None,
+    cache: CacheChoice = None,
+    database: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Compile a model, decide where and when each operator runs, and make it ready to run.
@@ -48,10 +50,11 @@ def build(
         Path of an ``.onnx`` or ``.pt2`` file, ``zoo:NAME`` or ``light:NAME``, an
         ``onnx.ModelProto``, a ``torch.export.ExportedProgram`` or a Relax ``IRModule``.
     target
-        TVM target (text, dictionary or object); None: as the devices say.
+        TVM target (text, dictionary or object), ``llvm``, ``cuda`` or ``cuda:sm_90``; None: as
+        the devices say.
     devices, machine, streams
         Where operators may run, see `hios_tvm.machines.resolve_machine`; by default one
-        device for each core of this host.
+        device for each core of this host, or its first GPU for a CUDA target.
     scheduler, options
         Name and options of the algorithm.
     costs
@@ -65,7 +68,8 @@ def build(
         Shapes of inputs with dynamic dimensions, by name.
     select
         Run the decided schedule, the sequential one, and (on a CPU) one device with all the
-        cores, interleaved, and keep the fastest: never slower than TVM's own order.
+        cores, interleaved, and keep the fastest: never slower than TVM's own order. For
+        devices that are not on this host, the simulated times decide instead.
         Without it the decided schedule stays whatever it costs.
     merge
         Merge convolutions of one input where that is predicted, and with `select` measured,
@@ -73,7 +77,11 @@ def build(
         ``ios``, of whose algorithm it is a part. Needs costs ``profile``, ``learned`` or
         ``analytic``.
     cache
-        Folder of measured times; None: the user's cache folder.
+        Folder of compiled kernels, whole builds and measured times; None: the user's cache
+        folder; False: everything is compiled and measured now, and nothing kept.
+    database
+        Folder of tuned kernels that ``hios tune`` wrote; each is taken where it measured
+        faster than the kernel of our rules.
     progress
         Called with (what is being done, fraction done).
 
@@ -87,8 +95,16 @@ def build(
     HiosError
         With one line on what is wrong and the next step.
     """
-    place = resolve_machine(devices, machine, streams)
-    compiled = compile_model(model, target, machine=place, shapes=shapes, progress=progress)
+    place = resolve_machine(devices, machine, streams, target)
+    compiled = compile_model(
+        model,
+        target,
+        machine=place,
+        shapes=shapes,
+        progress=progress,
+        cache=cache,
+        database=database,
+    )
     known = resolve_costs(
         costs, compiled, place, cost_model=cost_model, cache=cache, progress=progress
     )
@@ -103,6 +119,7 @@ def build(
             scheduler=scheduler,
             options=options,
             cache=cache,
+            database=database,
             progress=progress,
         )
     return decide(
@@ -114,6 +131,7 @@ def build(
         select=select,
         merged=merged,
         progress=progress,
+        cache=cache,
     )
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hios.costs.analytic import AnalyticCosts
@@ -12,12 +11,13 @@ from hios.errors import InvalidOption
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
 from hios.ir.serial import read_bytes
+from hios_tvm.caching import CacheChoice, cache_folder
 from hios_tvm.sources import Progress
 
 if TYPE_CHECKING:
     from cost_model.model_file import CostModel
 
-__all__ = ["KnownCosts", "device_names", "resolve_costs"]
+__all__ = ["KnownCosts", "device_names", "is_here", "resolve_costs"]
 
 _KINDS = "profile, learned, analytic"
 
@@ -50,7 +50,7 @@ def resolve_costs(
     machine: Machine,
     *,
     cost_model: "str | PathLike[str] | CostModel | None" = None,
-    cache: str | PathLike[str] | None = None,
+    cache: CacheChoice = None,
     is_cached: bool = True,
     progress: Progress | None = None,
 ) -> KnownCosts:
@@ -59,7 +59,7 @@ def resolve_costs(
     Parameters
     ----------
     costs
-        ``profile`` measures (on CPU devices of this host), ``learned`` measures operators alone
+        ``profile`` measures (on devices of this host), ``learned`` measures operators alone
         and predicts stages, ``analytic`` estimates, a path that ends in ``.json`` is a table
         written by ``TableCosts.to_json``; an object is taken as it is.
     compiled, machine
@@ -68,9 +68,9 @@ def resolve_costs(
         Trained model for ``learned``, or the file of one; None: the one that comes with hios-tvm
         for the devices.
     cache
-        Folder of measured times; None: the user's cache folder.
+        Folder of measured times; None: the user's cache folder; False: none.
     is_cached
-        Use and fill that folder; without, everything is measured now.
+        Use and fill that folder; without, everything is measured now, as for False.
     progress
         Called while measuring.
 
@@ -98,7 +98,9 @@ def resolve_costs(
         measured = measure_costs(
             compiled,
             machine,
-            MeasureOptions(is_cached=is_cached, cache_dir=None if cache is None else Path(cache)),
+            MeasureOptions(
+                is_cached=is_cached and cache is not False, cache_dir=cache_folder(cache)
+            ),
             None if progress is None else lambda done, what: progress(f"measure {what}", done),
         )
         if model is None:
@@ -113,6 +115,16 @@ def resolve_costs(
         table = TableCosts.from_json(read_bytes(name), compiled.graph, machine, what=name)
         return KnownCosts(machine, table, "table")
     raise InvalidOption(f"unknown costs {name!r}; use {_KINDS} or a file ending in .json")
+
+
+def is_here(machine: Machine) -> bool:
+    """Return whether operators can be measured and run on the machine's devices on this host."""
+    kinds = {device.kind for device in machine.devices}
+    if kinds == {"cuda"}:
+        from graph_executor.cuda.detect import are_here
+
+        return are_here(machine)
+    return kinds == {"cpu"}
 
 
 def device_names(machine: Machine) -> list[str]:

@@ -1,6 +1,6 @@
 """Decide a schedule, and keep only what is not slower than running in TVM's order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graph_executor.select import Candidate, select_fastest
@@ -12,6 +12,9 @@ from hios.ir.schedule import FIRST_DEVICE, Placement, Schedule
 from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler
 from hios.simulator import makespan
+from hios_tvm.caching import CacheChoice, cache_folder
+from hios_tvm.costing import is_here
+from hios_tvm.kept_schedules import schedule_once
 from hios_tvm.merging import MergedModel
 from hios_tvm.model import Model
 from hios_tvm.sources import Progress
@@ -32,6 +35,7 @@ def decide(
     select: bool = True,
     merged: MergedModel | None = None,
     progress: Progress | None = None,
+    cache: CacheChoice = False,
 ) -> Model:
     """Decide, and with `select` measure the decision against running in sequence.
 
@@ -42,18 +46,22 @@ def decide(
     scheduler, options
         The algorithm.
     select
-        See `hios_tvm.build`; only CPU devices can be measured here, others keep the decision.
+        See `hios_tvm.build`; where the devices are not on this host, simulated times decide.
     merged
         The same network with merged convolutions; taken where it is predicted, and with
         `select` measured, to be faster.
     progress
         Called with what is being done.
+    cache
+        Where decisions are kept, see `hios_tvm.kept_schedules`: a folder, None for the user's
+        cache folder, False to decide anew.
 
     Returns
     -------
     Model
         With `select`, the notes of its schedule hold the measured median of every candidate
-        as ``measured_NAME_us``; the note ``merged`` counts the merges in its graph.
+        as ``measured_NAME_us``, or its simulated time as ``simulated_NAME_us``; the note
+        ``merged`` counts the merges in its graph.
     """
     if progress is not None:
         progress(f"schedule with {scheduler}", 0.0)
@@ -61,12 +69,12 @@ def decide(
     settings = dict(options or {})
     if progress is not None and get_scheduler(scheduler).has_option("progress"):
         settings.setdefault("progress", progress)
-    decided = run_scheduler(scheduler, graph, machine, costs, **settings)
+    decided = schedule_once(scheduler, graph, machine, costs, settings, cache_folder(cache))
     predicted_us = makespan(graph, machine, costs, decided)
     variant = None
     if merged is not None:
         variant = _decide_merged(merged, scheduler, settings, predicted_us)
-    if not select or not graph.operators or any(d.kind != "cpu" for d in machine.devices):
+    if not select or not graph.operators:
         if merged is not None and variant is not None:
             return Model(merged.compiled, merged.machine, variant.schedule, merged.costs)
         return Model(compiled, machine, decided, costs)
@@ -81,6 +89,8 @@ def decide(
                     candidates.append(Candidate(rival, machine, other))
         in_order = run_scheduler("sequential", graph, machine, costs)
         candidates.append(Candidate("sequential", machine, in_order))
+    if not is_here(machine):
+        return _select_by_simulation(compiled, machine, costs, candidates, merged)
     candidates += _one_wide_device(compiled, machine)
     selection = select_fastest(
         compiled,
@@ -98,6 +108,29 @@ def decide(
     if merged is not None and best is variant:
         return Model(merged.compiled, merged.machine, kept, merged.costs)
     return Model(compiled, best.machine, kept, costs if best.machine is machine else None)
+
+
+def _select_by_simulation(
+    compiled: CompiledGraph,
+    machine: Machine,
+    costs: Costs,
+    candidates: Sequence[Candidate],
+    merged: MergedModel | None,
+) -> Model:
+    """Keep the candidate that is predicted to be the fastest, the first of equals."""
+
+    def predicted_us(candidate: Candidate) -> float:
+        if merged is not None and candidate.compiled is not None:
+            return makespan(merged.compiled.graph, merged.machine, merged.costs, candidate.schedule)
+        return makespan(compiled.graph, machine, costs, candidate.schedule)
+
+    times = {candidate.name: predicted_us(candidate) for candidate in candidates}
+    best = min(candidates, key=lambda candidate: times[candidate.name])
+    notes = {f"simulated_{name}_us": round(time, 3) for name, time in times.items()}
+    kept = replace(best.schedule, notes={**best.schedule.notes, **notes})
+    if merged is not None and best.compiled is not None:
+        return Model(merged.compiled, merged.machine, kept, merged.costs)
+    return Model(compiled, machine, kept, costs)
 
 
 def _decide_merged(

@@ -17,39 +17,17 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import hios
+from hios.cache_folder import compile_stores
 from hios.ir.presets import available_cores
+from hios_tvm.cuda_diagnosis import diagnose_cuda
+from hios_tvm.finding import Finding, Status
 
 __all__ = ["Finding", "Status", "diagnose"]
 
-Status = Literal["ok", "absent", "broken"]
-"""``absent`` is no error (something optional), ``broken`` needs its remedy."""
-
 _PROBE_TIMEOUT_S = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one probe.
-
-    Attributes
-    ----------
-    name
-        What was looked at.
-    status
-        See `Status`.
-    detail
-        Version, count, path, or what is wrong.
-    remedy
-        The command or the step that helps; empty where nothing is wrong.
-    """
-
-    name: str
-    status: Status
-    detail: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +41,7 @@ class _Package:
 
 _PACKAGES = (
     _Package("click", "click"),
+    _Package("cloudpickle", "cloudpickle"),
     _Package("matplotlib", "matplotlib"),
     _Package("ml-dtypes", "ml_dtypes"),
     _Package("msgspec", "msgspec"),
@@ -73,6 +52,7 @@ _PACKAGES = (
     _Package("psutil", "psutil"),
     _Package("rich", "rich"),
     _Package("safetensors", "safetensors"),
+    _Package("tornado", "tornado"),
     _Package("xgboost", "xgboost"),
     _Package("onnxruntime", "onnxruntime", is_optional=True),
     _Package("ortools", "ortools", is_optional=True),
@@ -106,7 +86,7 @@ def diagnose(cache_folder: Path) -> list[Finding]:
     Parameters
     ----------
     cache_folder
-        Where measurements are kept.
+        Where measured times, compiled kernels and builds are kept.
 
     Returns
     -------
@@ -124,7 +104,7 @@ def diagnose(cache_folder: Path) -> list[Finding]:
         _cost_model(),
         _memory(),
         _compiler(),
-        *_cuda(),
+        *([] if "error" in facts.get(_TVM, {}) else diagnose_cuda()),
         _cache(cache_folder),
     ]
     return findings
@@ -257,31 +237,6 @@ def _compiler() -> Finding:
     )
 
 
-def _cuda() -> list[Finding]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return [Finding("CUDA", "absent", "no nvidia-smi: no NVIDIA driver on this machine")]
-    query = "--query-gpu=index,name,compute_cap,memory.total,driver_version"
-    try:
-        answer = subprocess.run(
-            [tool, query, "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        return [Finding("CUDA", "broken", f"{tool} did not end: {problem}", "restart the driver")]
-    if answer.returncode != 0:
-        reason = (answer.stdout + answer.stderr).strip().splitlines() or ["no reason given"]
-        return [Finding("CUDA", "broken", reason[0], f"see what {tool} says")]
-    found = []
-    for line in answer.stdout.strip().splitlines():
-        index, _, rest = line.partition(",")
-        found.append(Finding(f"cuda:{index.strip()}", "ok", rest.strip()))
-    return found or [Finding("CUDA", "absent", "a driver, but no device")]
-
-
 def _cache(folder: Path) -> Finding:
     existing = folder
     while not existing.exists() and existing != existing.parent:
@@ -295,7 +250,13 @@ def _cache(folder: Path) -> Finding:
         return Finding(
             "cache", "broken", f"{folder}: {reason}", "set XDG_CACHE_HOME to a writable folder"
         )
-    return Finding("cache", "ok", f"{folder}, {free / 1e9:.1f} GB free")
+    kernels, builds = (store.usage() for store in compile_stores(folder))
+    held = (
+        f"{kernels.entries} kernels ({kernels.size_bytes / 1e6:.1f} of at most "
+        f"{kernels.limit_bytes / 1e6:.0f} MB), {builds.entries} builds "
+        f"({builds.size_bytes / 1e6:.1f} of at most {builds.limit_bytes / 1e6:.0f} MB)"
+    )
+    return Finding("cache", "ok", f"{folder}: {held}, {free / 1e9:.1f} GB free")
 
 
 def _version(distribution: str) -> str | None:

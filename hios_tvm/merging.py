@@ -25,6 +25,7 @@ from hios.ir.operator_key import operator_key
 from hios.merge import offer_merges
 from hios.schedulers import get_scheduler
 from hios.schedulers import schedule as run_scheduler
+from hios_tvm.caching import CacheChoice
 from hios_tvm.costing import KnownCosts, resolve_costs
 from hios_tvm.sources import Progress, compile_model, compile_offers
 
@@ -109,7 +110,8 @@ def merge_by_cost(
     seed: int = 0,
     scheduler: str = _CHOOSER,
     options: Mapping[str, object] | None = None,
-    cache: str | PathLike[str] | None = None,
+    cache: CacheChoice = None,
+    database: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> MergedModel | None:
     """Choose merges, and compile the network with them.
@@ -122,7 +124,7 @@ def merge_by_cost(
         The unmerged network and its costs, ``profile``, ``learned`` or ``analytic``.
     scheduler, options
         Chooses when it has an option ``merge``; else `ios` with its defaults does.
-    cache, progress
+    cache, database, progress
         As in `hios_tvm.build`.
 
     Returns
@@ -147,6 +149,8 @@ def merge_by_cost(
         "shapes": shapes,
         "seed": seed,
         "progress": progress,
+        "cache": cache,
+        "database": database,
     }
     alone = sorted({op for one in offered.alternatives for op in one.members})
     names = [[_identity(offered, op)] for op in alone]
@@ -176,7 +180,7 @@ def merge_by_cost(
 def _resolved_alike(
     known: KnownCosts,
     compiled: CompiledGraph,
-    cache: str | PathLike[str] | None,
+    cache: CacheChoice,
     progress: Progress | None,
 ) -> KnownCosts:
     return resolve_costs(

@@ -103,7 +103,7 @@ class Model:
         """
         from graph_executor.artifact import save_artifact
 
-        save_artifact(Path(path), self.compiled, self.machine, self.schedule)
+        save_artifact(Path(path), self.compiled, self.machine, self.schedule, self.predict())
 
     def close(self) -> None:
         """End the executor's threads and give its memory back; may be called twice.

@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from hios.errors import InvalidOption
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
+from hios_tvm.caching import CacheChoice, cache_folder
 
 __all__ = ["Progress", "compile_model", "compile_offers", "resolve_model"]
 
@@ -39,6 +42,8 @@ def compile_model(
     seed: int = 0,
     progress: Progress | None = None,
     merges: Sequence[Sequence[str]] = (),
+    cache: CacheChoice = False,
+    database: str | PathLike[str] | None = None,
 ) -> CompiledGraph:
     """Compile a model to an operator graph and its kernels.
 
@@ -54,6 +59,11 @@ def compile_model(
         Of the weights of a network that comes by reference.
     merges
         Convolutions to merge, see `relay_passes.compile_graph`.
+    cache
+        Where compiled kernels and whole builds are kept: a folder, None for the user's cache
+        folder, False to keep and look up nothing.
+    database
+        Folder of tuned kernels, see `relay_passes.tuning`.
 
     Raises
     ------
@@ -61,7 +71,8 @@ def compile_model(
         When the model or the target cannot be used, or does not fit the machine.
     """
     kinds = set() if machine is None else {device.kind for device in machine.devices}
-    compiled = _compile(model, _target(target, machine), shapes, seed, progress, merges)
+    chosen = _target(target, machine)
+    compiled = _compile(model, chosen, shapes, seed, progress, merges, cache, database)
     _require_fit(compiled, kinds)
     return compiled
 
@@ -86,6 +97,8 @@ def _compile(
     seed: int,
     progress: Progress | None,
     merges: Sequence[Sequence[str]],
+    cache: CacheChoice,
+    database: str | PathLike[str] | None,
 ) -> CompiledGraph:
     if isinstance(model, CompiledGraph):
         return model
@@ -101,7 +114,16 @@ def _compile(
     resolved = resolve_model(model, seed)
     if resolved is model:
         name = None
-    return compile_graph(resolved, target, shapes, progress, name, merges)
+    return compile_graph(
+        resolved,
+        target,
+        shapes,
+        progress,
+        name,
+        merges,
+        cache_folder(cache),
+        None if database is None else Path(database),
+    )
 
 
 def compile_offers(
@@ -113,12 +135,23 @@ def compile_offers(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    cache: CacheChoice = False,
+    database: str | PathLike[str] | None = None,
 ) -> CompiledGraph:
     """Compile merges of a model alone; see `relay_passes.compile_offers` and `compile_model`."""
     from relay_passes import compile_offers as compile_them
 
     chosen = _target(target, machine)
-    return compile_them(resolve_model(model, seed), chosen, shapes, progress, merges=merges)
+    network = resolve_model(model, seed)
+    return compile_them(
+        network,
+        chosen,
+        shapes,
+        progress,
+        merges=merges,
+        cache=cache_folder(cache),
+        database=None if database is None else Path(database),
+    )
 
 
 def _target(target: Any, machine: Machine | None) -> Any:

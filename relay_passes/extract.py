@@ -20,7 +20,7 @@ from tvm import ir, relax, tirx
 from hios.errors import UnsupportedModel
 from hios.ir import Operator, OpGraph, OpId, Tensor, TensorId
 from relay_passes.convolutions import convolution_identity, recorded_convolutions
-from relay_passes.features import FLOPS, KIND, launch_of
+from relay_passes.features import FLOPS, KIND, RULE, launch_of
 from relay_passes.hoist_workspace import WORKSPACES
 from relay_passes.straight_line import constant_of, dtype_of, op_name, static_shape
 
@@ -201,7 +201,12 @@ class _Extractor:
                 bytes_read=sum(self.tensors[t].bytes for t in dict.fromkeys(inputs)),
                 bytes_written=sum(self.tensors[t].bytes for t in written),
                 launch=launch_of(func),
-                attrs={"key": key, "workspaces": scratch, **self._facts(kind, inputs, outputs[0])},
+                attrs={
+                    "key": key,
+                    "workspaces": scratch,
+                    **_rule(func),
+                    **self._facts(kind, inputs, outputs[0]),
+                },
             )
         )
         return tuple(outputs) if multiple else outputs[0]
@@ -267,6 +272,11 @@ class _Typed:
     """A type in the place of an expression."""
 
     ty: Any
+
+
+def _rule(func: tirx.PrimFunc) -> dict[str, str]:
+    """Return the rule that scheduled a kernel, where it is noted."""
+    return {"rule": str(func.attrs[RULE])} if RULE in func.attrs else {}
 
 
 def _flatten(value: Any) -> list[TensorId]:

@@ -19,10 +19,21 @@ from tvm.tirx.buffer import BufferType
 from relay_passes.kernels.blocks import ROLE, all_blocks, annotation
 from relay_passes.kinds import kind_from_name
 
-__all__ = ["FLOPS", "KIND", "RecordFeatures", "buffer_bytes", "kind_of", "launch_of"]
+__all__ = [
+    "FLOPS",
+    "KIND",
+    "RecordFeatures",
+    "bound_extents",
+    "buffer_bytes",
+    "kind_of",
+    "launch_of",
+    "launches_of",
+]
 
 KIND = "hios.kind"
 """PrimFunc attribute: family of the operator."""
+RULE = "hios.rule"
+"""PrimFunc attribute: which rule scheduled it."""
 FLOPS = "hios.flops"
 """PrimFunc attribute: arithmetic operations of one call, as a string (it may pass 2³¹)."""
 
@@ -65,32 +76,67 @@ def launch_of(func: tirx.PrimFunc) -> dict[str, int]:
         On a GPU ``grid`` and ``block`` (numbers of blocks, and of threads in a block, of the
         largest launch); on a CPU ``parallel_extent``, the largest parallel loop (1 if serial).
     """
+    launches = launches_of(func)
+    if launches:
+        return max(launches, key=lambda launch: launch["grid"] * launch["block"])
     parallel = 1
-    launches: list[dict[str, int]] = []
 
     def visit(loop: tirx.For) -> None:
         nonlocal parallel
-        if not isinstance(loop.extent, tirx.IntImm):
-            return
-        extent = int(loop.extent)
-        if loop.kind == tirx.ForKind.PARALLEL:
-            parallel = max(parallel, extent)
-        elif loop.kind == tirx.ForKind.THREAD_BINDING and loop.thread_binding is not None:
-            tag = str(loop.thread_binding.thread_tag)
-            current = launches[-1] if launches and tag not in launches[-1] else {}
-            if not launches or current is not launches[-1]:
-                launches.append(current)
-            current[tag] = extent
+        if isinstance(loop.extent, tirx.IntImm) and loop.kind == tirx.ForKind.PARALLEL:
+            parallel = max(parallel, int(loop.extent))
 
     tvm_ffi.structural_walk(func.body, (tirx.For, visit), order="pre")
-    if not launches:
-        return {"parallel_extent": parallel}
+    return {"parallel_extent": parallel}
 
-    def product(launch: dict[str, int], prefix: str) -> int:
-        return math.prod(v for k, v in launch.items() if k.startswith(prefix))
 
-    largest = max(launches, key=lambda x: product(x, "blockIdx") * product(x, "threadIdx"))
-    return {"grid": product(largest, "blockIdx"), "block": product(largest, "threadIdx")}
+def launches_of(func: tirx.PrimFunc) -> list[dict[str, int]]:
+    """Return ``grid`` and ``block`` of each launch of a scheduled kernel, in order.
+
+    Every outermost loop that is bound to blocks or threads is one launch.
+    """
+    return [
+        {
+            "grid": math.prod(v for k, v in extents.items() if k.startswith("blockIdx")),
+            "block": math.prod(v for k, v in extents.items() if k.startswith("threadIdx")),
+        }
+        for extents in bound_extents(func)
+    ]
+
+
+def bound_extents(func: tirx.PrimFunc) -> list[dict[str, int]]:
+    """Return the extent of each thread tag (``blockIdx.x``) of each launch, in order."""
+    launches = []
+    for loops in _bound_loops(func.body):
+        extents: dict[str, int] = {}
+        for tag, extent in loops:
+            extents[tag] = max(extent, extents.get(tag, 1))
+        launches.append(extents)
+    return launches
+
+
+def _bound_loops(body: Any) -> list[list[tuple[str, int]]]:
+    """Return tags and extents of the bound loops below each outermost one."""
+    found: list[list[tuple[str, int]]] = []
+    inside = 0
+
+    def enter(loop: tirx.For) -> None:
+        nonlocal inside
+        if loop.kind != tirx.ForKind.THREAD_BINDING or loop.thread_binding is None:
+            return
+        if inside == 0:
+            found.append([])
+            tvm_ffi.structural_walk(loop, (tirx.For, count), order="pre")
+        inside -= 1
+        extent = int(loop.extent) if isinstance(loop.extent, tirx.IntImm) else 1
+        found[-1].append((str(loop.thread_binding.thread_tag), extent))
+
+    def count(loop: tirx.For) -> None:
+        nonlocal inside
+        inside += loop.kind == tirx.ForKind.THREAD_BINDING and loop.thread_binding is not None
+
+    tvm_ffi.structural_walk(body, (tirx.For, enter), order="pre")
+    return found
 
 
 def _blocks(func: tirx.PrimFunc) -> list[tuple[int, str | None]]:

@@ -11,6 +11,7 @@ import tvm
 
 from hios.errors import StorageError
 from hios.linking import check_linking, linking_failure
+from relay_passes.cuda.packing import pack_imports
 
 __all__ = ["TvmKernelLibrary"]
 
@@ -24,12 +25,22 @@ class TvmKernelLibrary:
         Result of `tvm.compile` on a module of PrimFuncs.
     target : tvm.target.Target
         What it was compiled for.
+    cubin : bytes, optional
+        Machine code of its CUDA kernels, which takes the place of their source.
     """
 
-    def __init__(self, executable: Any, target: tvm.target.Target) -> None:
+    def __init__(
+        self, executable: Any, target: tvm.target.Target, cubin: bytes | None = None
+    ) -> None:
         self._executable = executable
         self._target = target
+        self._cubin = cubin
         self._module: Any = None
+
+    @property
+    def cubin(self) -> bytes | None:
+        """Machine code of its CUDA kernels, where it has some."""
+        return self._cubin
 
     @property
     def target(self) -> str:
@@ -45,7 +56,14 @@ class TvmKernelLibrary:
     def module(self) -> Any:
         """The runtime module; kernels by name, destination-passing style."""
         if self._module is None:
-            self._module = self._executable.jit()
+            if self._cubin is None:
+                self._module = self._executable.jit()
+            else:
+                # TVM can only load machine code from a library: run what an artifact would hold.
+                with tempfile.TemporaryDirectory(prefix="hios-kernels-") as folder:
+                    path = Path(folder, "kernels.so")
+                    self.export(path)
+                    self._module = tvm.runtime.load_module(str(path))
         return self._module
 
     def export(self, path: Path) -> None:
@@ -66,7 +84,8 @@ class TvmKernelLibrary:
             raise StorageError(f"cannot write kernels to {path}: {error.strerror}") from None
         temporary = Path(name)
         try:
-            self._executable.export_library(str(temporary))
+            packing = {} if self._cubin is None else {"fpack_imports": pack_imports(self._cubin)}
+            self._executable.export_library(str(temporary), **packing)
             temporary.replace(path)
         except (OSError, RuntimeError, ValueError) as error:
             raise StorageError(

@@ -7,6 +7,7 @@ which the planner's 256-byte grid keeps for elements up to 16 bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tvm
@@ -14,7 +15,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx.buffer import BufferType
 
-__all__ = ["OFFSET_ELEMENTS", "AllowOffsets"]
+__all__ = ["OFFSET_ELEMENTS", "AllowOffsets", "with_buffers"]
 
 OFFSET_ELEMENTS = 16
 """Offsets of kernel arguments must be multiples of this many elements."""
@@ -47,6 +48,11 @@ def _with_offsets(func: tirx.PrimFunc) -> tirx.PrimFunc:
             data_alignment=ty.data_alignment,
             offset_factor=OFFSET_ELEMENTS,
         )
+    return with_buffers(func, replaced)
+
+
+def with_buffers(func: tirx.PrimFunc, replaced: Mapping[Any, Any]) -> tirx.PrimFunc:
+    """Return `func` with other buffers as parameters, in its body as well."""
     if not replaced:
         return func
     body = tvm_ffi.structural_map(func.body, (tirx.Var, lambda var: replaced.get(var, var)))

@@ -2,9 +2,9 @@
 
 1. *Simplify*: constants, inference identities, batch norms.
 2. *Merge*: the convolutions that were chosen become one; facts of all of them are noted.
-3. *Layout*: channels-last on a CPU.
+3. *Layout*: channels-last.
 4. *Legalise and fuse*: every operator becomes a PrimFunc, elementwise ones join their producer.
-5. *Schedule*: each PrimFunc gets its loops, by our rules on a CPU and by dlight's on a GPU.
+5. *Schedule*: each PrimFunc gets its loops, by the rules for the kind of target.
 6. *Finish*: no scratch buffer stays inside a kernel, every kernel takes views into an arena.
 
 Afterwards ``main`` is one list of ``call_tir``, views and tuples: the operator graph.
@@ -18,7 +18,6 @@ from typing import Any
 import tvm
 from tvm.relax import transform
 from tvm.relax.backend import DispatchSortScan
-from tvm.s_tir import dlight
 
 from hios.errors import UnsupportedModel
 from relay_passes.channels_last import ChannelsLast
@@ -26,6 +25,7 @@ from relay_passes.convolutions import RecordConvolutions
 from relay_passes.features import RecordFeatures
 from relay_passes.ffi_errors import register_errors
 from relay_passes.hoist_workspace import HoistWorkspace
+from relay_passes.kernels import cuda
 from relay_passes.kernels.cpu import ScheduleKernels, legalize_map
 from relay_passes.merge_convolutions import MergeConvolutions
 from relay_passes.offset_factor import AllowOffsets
@@ -60,18 +60,13 @@ def lowering_phases(
         layout: list[Any] = [ChannelsLast(), transform.CanonicalizeBindings()]
         legalize = transform.LegalizeOps(legalize_map(target))
         schedule: list[Any] = [ScheduleKernels(target)]
+        offsets = [AllowOffsets()]
     elif kind == "cuda":
-        layout = []
-        legalize = transform.LegalizeOps()
-        schedule = [
-            dlight.ApplyDefaultSchedule(
-                dlight.gpu.Matmul(),
-                dlight.gpu.GEMV(),
-                dlight.gpu.Reduction(),
-                dlight.gpu.GeneralReduction(),
-                dlight.gpu.Fallback(),
-            )
-        ]
+        layout = [ChannelsLast(), transform.CanonicalizeBindings()]
+        legalize = transform.LegalizeOps(cuda.legalize_map(target))
+        schedule = [cuda.ScheduleKernels(target)]
+        # Views are tensors at their own address there: an unknown offset would break vectors.
+        offsets = []
     else:
         raise UnsupportedModel(f"target kind {kind!r} has no kernel rules; use llvm or cuda")
     return [
@@ -100,7 +95,7 @@ def lowering_phases(
             ],
         ),
         ("schedule", [RecordFeatures(), *schedule]),
-        ("finish", [HoistWorkspace(), AllowOffsets(), transform.DeadCodeElimination()]),
+        ("finish", [HoistWorkspace(), *offsets, transform.DeadCodeElimination()]),
     ]
 
 

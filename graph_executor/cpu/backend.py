@@ -8,14 +8,15 @@ that sets its threads stands between them.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from graph_executor import tvm_runtime
-from graph_executor.backend import Array, KernelFailed, Program, Stamp
+from graph_executor.backend import Array, DeviceInput, KernelFailed, Program, Stamp
 from graph_executor.cpu.affinity import Cores, assign_cores, device_cores, may_spin
 from graph_executor.cpu.gates import Gate, SleepGate, SpinGate, spinning_is_available
 from graph_executor.cpu.team import CallFailed, Step, Team
 from graph_executor.plan import Copy, Launch, Record, Wait
-from hios.errors import DeviceUnavailable, ExecutionError
+from hios.errors import DeviceUnavailable, ExecutionError, InvalidOption
 from hios.ir.ids import DeviceId, TensorId
 from hios.ir.schedule import FIRST_DEVICE
 
@@ -126,7 +127,11 @@ class CpuBackend:
         ]
         return tvm_runtime.bind_launch(kernels[operator.kernel], tensors)
 
-    def place(self, inputs: Sequence[Array]) -> None:
+    def borrow(self, value: Any) -> DeviceInput | None:
+        """Return None: everything lies in host memory."""
+        return None
+
+    def place(self, inputs: Sequence[Array | DeviceInput]) -> None:
         """Write the graph inputs."""
         if self._program.is_poisoned:
             self._memory.poison()
@@ -168,6 +173,10 @@ class CpuBackend:
     def fetch(self) -> list[Array]:
         """Return the outputs where they lie."""
         return self._outputs
+
+    def fetch_on_device(self, copy: bool) -> list[Any]:
+        """Refuse: there is no device memory."""
+        raise InvalidOption("outputs on the device of a CPU or dry run; ask for host arrays")
 
     def close(self) -> None:
         """End the threads and drop the memory."""

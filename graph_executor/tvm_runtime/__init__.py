@@ -23,11 +23,13 @@ __all__ = [
     "Memory",
     "bind_copy",
     "bind_launch",
+    "device_tensor",
     "export_executable",
     "find_kernel",
     "load_library",
     "open_executable",
     "runtime_version",
+    "set_stream",
     "set_threads",
     "target_features",
 ]
@@ -37,10 +39,12 @@ _checked: TvmRuntime = _runtime
 Memory = _runtime.Memory
 bind_copy = _runtime.bind_copy
 bind_launch = _runtime.bind_launch
+device_tensor = _runtime.device_tensor
 export_executable = _runtime.export_executable
 find_kernel = _runtime.find_kernel
 load_library = _runtime.load_library
 open_executable = _runtime.open_executable
 runtime_version = _runtime.runtime_version
+set_stream = _runtime.set_stream
 set_threads = _runtime.set_threads
 target_features = _runtime.target_features

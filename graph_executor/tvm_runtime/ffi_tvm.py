@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 
 from graph_executor.dtypes import numpy_dtype
 from graph_executor.host import vector_features
@@ -24,11 +25,13 @@ __all__ = [
     "Memory",
     "bind_copy",
     "bind_launch",
+    "device_tensor",
     "export_executable",
     "find_kernel",
     "load_library",
     "open_executable",
     "runtime_version",
+    "set_stream",
     "set_threads",
     "target_features",
 ]
@@ -198,6 +201,26 @@ def bind_launch(kernel: Kernel, tensors: Sequence[Any]) -> Callable[[], Any]:
 def bind_copy(source: Any, target: Any) -> Callable[[], Any]:
     """Return a call that copies one tensor to another of the same shape, on any devices."""
     return partial(tvm.runtime._ffi_api.TVMTensorCopyFromTo, source, target)
+
+
+def device_tensor(owner: Any, pointer: int, index: int, shape: Sequence[int], dtype: str) -> Any:
+    """Return memory of a CUDA device as a tensor that kernels take.
+
+    Parameters
+    ----------
+    owner
+        Exports the memory by DLPack, as bytes from `pointer` on, and keeps it.
+    pointer, index
+        Its address and the ordinal of its device, which `owner` knows in this generation.
+    shape, dtype
+        Of the tensor, which starts at offset zero.
+    """
+    return tvm.runtime.from_dlpack(owner)._create_view(tuple(shape), dtype, 0)
+
+
+def set_stream(index: int, handle: int) -> None:
+    """Make kernels of the calling thread go to a stream of a CUDA device; 0: the legacy one."""
+    tvm_ffi.use_raw_stream(tvm.runtime.device("cuda", index), handle).__enter__()
 
 
 def set_threads(cores: Sequence[int]) -> Callable[[], Any]:

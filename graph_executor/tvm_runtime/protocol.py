@@ -71,6 +71,16 @@ class TvmRuntime(Protocol):
         """Return a call that copies one tensor to another."""
         ...
 
+    def device_tensor(
+        self, owner: Any, pointer: int, index: int, shape: Sequence[int], dtype: str
+    ) -> Any:
+        """Return memory of a CUDA device, which `owner` keeps, as a tensor that kernels take."""
+        ...
+
+    def set_stream(self, index: int, handle: int) -> None:
+        """Make kernels of the calling thread go to a stream of a CUDA device; 0: the legacy one."""
+        ...
+
     def set_threads(self, cores: Sequence[int]) -> Callable[[], Any]:
         """Return a call that makes the kernels of the calling thread run on `cores`."""
         ...

@@ -33,11 +33,13 @@ __all__ = [
     "Memory",
     "bind_copy",
     "bind_launch",
+    "device_tensor",
     "export_executable",
     "find_kernel",
     "load_library",
     "open_executable",
     "runtime_version",
+    "set_stream",
     "set_threads",
     "target_features",
 ]
@@ -49,6 +51,10 @@ _ALIGNMENT_BYTES = 256
 _INT = 0
 _DLTENSOR = 7
 _OBJECT = 8
+
+# Kinds of devices (dlpack.h).
+_CPU = 1
+_CUDA = 2
 
 # As in ffi_tvm: idle threads of a pool otherwise look for work for a tenth of a second.
 os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "10000")
@@ -111,14 +117,22 @@ class _Tensor:
 
     __slots__ = ("_keep", "data", "size_bytes", "struct")
 
-    def __init__(self, owner: Any, data: int, shape: Sequence[int], dtype: str, index: int) -> None:
+    def __init__(
+        self,
+        owner: Any,
+        data: int,
+        shape: Sequence[int],
+        dtype: str,
+        index: int,
+        device_type: int = _CPU,
+    ) -> None:
         kind = tvm.DataType(dtype)
         extents = (ctypes.c_int64 * max(1, len(shape)))(*shape)
         self.data = data
         self.size_bytes = int(np.prod(shape, dtype=np.int64)) * numpy_dtype(dtype).itemsize
         self.struct = _DLTensor(
             data,
-            _Device(1, index),
+            _Device(device_type, index),
             len(shape),
             _DType(int(kind.type_code), int(kind.bits), int(kind.lanes)),
             ctypes.cast(extents, ctypes.POINTER(ctypes.c_int64)),
@@ -292,6 +306,16 @@ def bind_launch(kernel: Kernel, tensors: Sequence[Any]) -> Callable[[], Any]:
     """Return a call of `kernel` with its tensors; 1 µs of Python each time."""
     values = [(_DLTENSOR, ctypes.addressof(tensor.struct)) for tensor in tensors]
     return _bind(kernel, values, tuple(tensors))
+
+
+def device_tensor(owner: Any, pointer: int, index: int, shape: Sequence[int], dtype: str) -> Any:
+    """Return memory of a CUDA device as a tensor that kernels take."""
+    return _Tensor(owner, pointer, shape, dtype, index, _CUDA)
+
+
+def set_stream(index: int, handle: int) -> None:
+    """Make kernels of the calling thread go to a stream of a CUDA device; 0: the legacy one."""
+    base.check_call(base._LIB.TVMSetStream(_CUDA, index, ctypes.c_void_p(handle)))
 
 
 def _bind(kernel: Any, arguments: Sequence[tuple[int, int]], keep: Any) -> Callable[[], Any]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import (
     MachineChoice,
     ModelChoice,
@@ -23,7 +24,7 @@ __all__ = ["command"]
 
 
 @click.command("bench", short_help="Time a model beside its operators in sequence.")
-@click.argument("source", metavar="MODEL")
+@click.argument("source", metavar="MODEL", shell_complete=complete_sources)
 @click.option(
     "--repeat", type=click.IntRange(min=1), default=50, show_default=True, help="Timed runs."
 )

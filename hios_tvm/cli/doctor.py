@@ -23,7 +23,7 @@ def command(context: click.Context, output: OutputChoice) -> None:
     Example:
       hios doctor
     """
-    from graph_executor.measure_cache import default_cache_dir
+    from hios.cache_folder import default_cache_dir
     from hios_tvm.diagnosis import diagnose
 
     findings = diagnose(default_cache_dir())

@@ -1,17 +1,30 @@
 """`hios inspect`: what a graph, a model or an artifact is made of."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import ModelChoice, OutputChoice, model_options, output_options
 from hios_tvm.cli.terminal import console, print_json, progress_bar
 
 if TYPE_CHECKING:
+    from graph_executor.prediction import MemoryUse
     from hios.ir.graph import OpGraph
     from hios.ir.schedule import Placement
 
 __all__ = ["command"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """What an artifact says of its operators' places, of its devices and their memory."""
+
+    operators: "Mapping[int, Placement]" = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    memory: "tuple[MemoryUse, ...]" = ()
 
 
 _LABELS = {
@@ -25,7 +38,7 @@ _LABELS = {
 
 
 @click.command("inspect", short_help="Show what a model is made of.")
-@click.argument("source", metavar="FILE")
+@click.argument("source", metavar="FILE", shell_complete=complete_sources)
 @click.option("--operators", is_flag=True, help="List every operator.")
 @model_options
 @output_options
@@ -40,10 +53,15 @@ def command(source: str, operators: bool, model: ModelChoice, output: OutputChoi
       hios inspect model.hios --operators
       hios inspect model.onnx --json
     """
-    graph, origin, placements = _open(source, model, output)
+    graph, origin, placed = _open(source, model, output)
+    memory = placed.memory
     facts = {**origin, **_facts(graph)}
     if output.json:
-        rows = [_operator(graph, op, placements) for op in range(len(graph.operators))]
+        rows = [_operator(graph, op, placed) for op in range(len(graph.operators))]
+        if memory:
+            from hios_tvm.report.placement_tables import memory_rows
+
+            facts["memory"] = memory_rows(memory)
         print_json(facts | ({"operators_list": rows} if operators else {}))
         return
     from rich.table import Table
@@ -86,21 +104,27 @@ def command(source: str, operators: bool, model: ModelChoice, output: OutputChoi
         for row in facts["kinds"]
     ]
     terminal.print(rows_table(("kind", "operators", "work", "read and written"), kinds))
+    if memory:
+        from hios_tvm.report.placement_tables import memory_table
+
+        terminal.print(memory_table(memory))
     if operators:
-        terminal.print(_operators_table(graph, placements))
+        terminal.print(_operators_table(graph, placed))
+        if any("registers" in operator.launch for operator in graph.operators):
+            terminal.print(_launches_table(graph))
 
 
 def _open(
     source: str, model: ModelChoice, output: OutputChoice
-) -> "tuple[OpGraph, dict[str, Any], dict[int, Placement]]":
-    """Return the graph, where it comes from, and its placements (of an artifact)."""
+) -> "tuple[OpGraph, dict[str, Any], _Placed]":
+    """Return the graph, where it comes from, and what an artifact says of its places."""
     from pathlib import Path
 
     if source.endswith(".json"):
         from hios.graph_file import read_graph_file
 
         file = read_graph_file(source)
-        return file.graph, {"source": "graph file", "time_us": sum(file.times_us)}, {}
+        return file.graph, {"source": "graph file", "time_us": sum(file.times_us)}, _Placed()
     if source.rstrip("/").endswith(".hios") or Path(source).is_dir():
         from graph_executor.artifact import load_artifact
 
@@ -116,17 +140,32 @@ def _open(
             "scheduler": schedule.scheduler,
             **{key: schedule.notes[key] for key in sorted(schedule.notes)},
         }
-        placements = {int(op): placement for op, placement in schedule.placement_of().items()}
-        return artifact.compiled.graph, origin, placements
+        from graph_executor.prediction import memory_of
+
+        if artifact.prediction is not None and artifact.prediction.timeline is not None:
+            origin["predicted_us"] = artifact.prediction.timeline.makespan_us
+        graph = artifact.compiled.graph
+        placed = _Placed(
+            {int(op): placement for op, placement in schedule.placement_of().items()},
+            tuple(device.name for device in artifact.machine.devices),
+            memory_of(graph, artifact.machine, schedule),
+        )
+        return graph, origin, placed
     from hios_tvm.cli.options import parse_shapes
     from hios_tvm.sources import compile_model
 
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
-            source, model.target, shapes=shapes, seed=model.seed, progress=progress
+            source,
+            model.target,
+            shapes=shapes,
+            seed=model.seed,
+            cache=model.cache,
+            database=model.database,
+            progress=progress,
         )
-    return compiled.graph, {"source": source, "target": compiled.library.target}, {}
+    return compiled.graph, {"source": source, "target": compiled.library.target}, _Placed()
 
 
 def _facts(graph: "OpGraph") -> dict[str, Any]:
@@ -168,9 +207,9 @@ def _is_weight(graph: "OpGraph", tensor: Any) -> bool:
     return graph.tensors[tensor].alias_of is None and graph.is_weight(tensor)
 
 
-def _operator(graph: "OpGraph", op: int, placements: "dict[int, Placement]") -> dict[str, Any]:
+def _operator(graph: "OpGraph", op: int, where: "_Placed") -> dict[str, Any]:
     operator = graph.operators[op]
-    placed = placements.get(op)
+    placed = where.operators.get(op)
     row: dict[str, Any] = {
         "op": op,
         "name": operator.name,
@@ -181,15 +220,23 @@ def _operator(graph: "OpGraph", op: int, placements: "dict[int, Placement]") -> 
         "bytes_written": operator.bytes_written,
         "shapes": [list(graph.tensors[tensor].shape) for tensor in operator.outputs],
     }
+    if operator.launch:
+        row["launch"] = dict(operator.launch)
     if placed is not None:
-        row |= {"device": placed.device, "stream": placed.stream, "stage": placed.stage}
+        row |= {
+            "device": placed.device,
+            "device_name": where.devices[placed.device],
+            "stream": placed.stream,
+            "stage": placed.stage,
+        }
     return row
 
 
-def _operators_table(graph: "OpGraph", placements: "dict[int, Placement]") -> Any:
+def _operators_table(graph: "OpGraph", where: "_Placed") -> Any:
     from hios_tvm.report.summary import format_bytes, format_flops, rows_table
 
     headers = ["operator", "kind", "output", "work", "read and written"]
+    placements = where.operators
     if placements:
         headers += ["device", "stream", "stage"]
     rows = []
@@ -205,6 +252,27 @@ def _operators_table(graph: "OpGraph", placements: "dict[int, Placement]") -> An
         if placements:
             placed = placements[operator.id]
             stage = "–" if placed.stage is None else str(placed.stage)
-            cells += [str(placed.device), str(placed.stream), stage]
+            cells += [where.devices[placed.device], str(placed.stream), stage]
         rows.append(cells)
+    return rows_table(headers, rows)
+
+
+def _launches_table(graph: "OpGraph") -> Any:
+    """What a launch of each distinct CUDA kernel takes of a multiprocessor."""
+    from hios_tvm.report.summary import format_bytes, rows_table
+
+    headers = ["kernel", "blocks", "threads", "registers", "shared", "local", "blocks/SM", "full"]
+    rows = []
+    for name, launch in {op.kernel: op.launch for op in graph.operators}.items():
+        if "registers" not in launch:
+            continue
+        rows.append(
+            [
+                name,
+                *(str(launch[key]) for key in ("grid", "block", "registers")),
+                *(format_bytes(launch[key]) for key in ("shared_bytes", "local_bytes")),
+                str(launch["resident_blocks"]),
+                f"{launch['occupancy_percent']} %",
+            ]
+        )
     return rows_table(headers, rows)

@@ -3,17 +3,20 @@
 The verbs are modules of this package with a `command` each, imported when first asked for.
 """
 
+import contextlib
 import errno
 import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
 import hios
-from hios.errors import HiosError
+from hios.errors import HiosError, HiosWarning
 
 __all__ = ["EXIT_BROKEN_PIPE", "EXIT_INTERRUPTED", "EXIT_MISTAKE", "VERBS", "main"]
 
@@ -23,19 +26,26 @@ EXIT_BROKEN_PIPE = 141
 
 VERBS: dict[str, str] = {
     "compile": "hios_tvm.cli.compile",
+    "tune": "hios_tvm.cli.tune",
     "run": "hios_tvm.cli.run",
     "bench": "hios_tvm.cli.bench",
     "schedule": "hios_tvm.cli.schedule",
     "simulate": "hios_tvm.cli.simulate",
+    "compare": "hios_tvm.cli.compare",
     "train": "hios_tvm.cli.train",
     "inspect": "hios_tvm.cli.inspect",
     "trace": "hios_tvm.cli.trace",
+    "report": "hios_tvm.cli.report",
     "models": "hios_tvm.cli.models",
     "collect": "hios_tvm.cli.collect",
     "serve-measure": "hios_tvm.cli.serve_measure",
     "doctor": "hios_tvm.cli.doctor",
+    "completion": "hios_tvm.cli.completion",
 }
 """Module of each verb, in the order of the help page."""
+
+# Set by the script of `hios completion` when the Tab key is pressed.
+_COMPLETE = "_HIOS_COMPLETE"
 
 # Packages that a broken installation may lack, by the name under which they are imported.
 _PACKAGES = {
@@ -115,9 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _prepare_streams()
     try:
+        if (asked := os.environ.get(_COMPLETE)) is not None:
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {}, "hios", _COMPLETE, asked)
         # Not cli.main(), which turns a broken pipe into exit code 1 by itself.
         given = sys.argv[1:] if arguments is None else list(arguments)
-        with cli.make_context("hios", given) as context:
+        with _notes(), cli.make_context("hios", list(given), obj=tuple(given)) as context:
             cli.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as done:
@@ -150,6 +164,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return _mistake(f"cannot write the results to standard output: {problem.strerror}")
     return 0
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Tell what our own parts warn of in one line each, not as a place in a source file."""
+    with warnings.catch_warnings():
+        # What runs with warnings as errors still gets it as one.
+        show = warnings.showwarning
+
+        def note(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, HiosWarning):
+                print(f"hios: note: {' '.join(str(message).split())}", file=sys.stderr)
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = note
+        yield
 
 
 def _prepare_streams() -> None:

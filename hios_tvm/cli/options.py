@@ -9,12 +9,16 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hios.defaults import DEFAULT_SCHEDULER
 from hios.errors import InvalidOption
+from hios_tvm.cli.complete import complete_costs, complete_schedulers
+
+if TYPE_CHECKING:
+    from hios_tvm.caching import CacheChoice
 
 __all__ = [
     "MachineChoice",
@@ -24,6 +28,7 @@ __all__ = [
     "machine_options",
     "model_options",
     "output_options",
+    "parse_devices",
     "parse_settings",
     "parse_shapes",
     "scheduler_options",
@@ -43,11 +48,30 @@ class MachineChoice:
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """How to read and compile a model; `shapes` as written, see `parse_shapes`."""
+    """How to read and compile a model; `shapes` as written, see `parse_shapes`.
+
+    Both `cache_dir` and `no_cache` are as given; `cache` is what they mean.
+    """
 
     shapes: tuple[str, ...]
     target: str | None
     seed: int
+    database: Path | None
+    cache_dir: Path | None
+    no_cache: bool
+
+    @property
+    def cache(self) -> "CacheChoice":
+        """Where kernels, builds and measured times are kept.
+
+        Raises
+        ------
+        InvalidOption
+            When a folder is given, and none wanted.
+        """
+        if self.no_cache and self.cache_dir is not None:
+            raise InvalidOption(f"--cache {self.cache_dir} beside --no-cache: give one of them")
+        return False if self.no_cache else self.cache_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +151,8 @@ model_options = _packed(
     click.option(
         "--target",
         metavar="TARGET",
-        help="TVM target to compile for: llvm, cuda, or JSON.  [default: as the devices say]",
+        help="Target to compile for: llvm, cuda, cuda:sm_90, or TVM's JSON.  "
+        "[default: as the devices say]",
     ),
     click.option(
         "--seed",
@@ -136,6 +161,19 @@ model_options = _packed(
         show_default=True,
         help="Seed of random inputs and of weights drawn anew.",
     ),
+    click.option(
+        "--database",
+        type=click.Path(path_type=Path),
+        help="Folder of tuned kernels, from `hios tune`; each is taken where it measured faster.",
+    ),
+    click.option(
+        "--cache",
+        "cache_dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder where compiled kernels, whole builds and measured times are kept.  "
+        "[default: the user's cache folder, see `hios doctor`]",
+    ),
+    click.option("--no-cache", is_flag=True, help="Compile and measure everything now."),
 )
 
 scheduler_options = _packed(
@@ -144,6 +182,7 @@ scheduler_options = _packed(
     click.option(
         "--scheduler",
         metavar="NAME",
+        shell_complete=complete_schedulers,
         help="The algorithm that decides; `hios schedule --list` names them all.  "
         f"[default: {DEFAULT_SCHEDULER}]",
     ),
@@ -168,6 +207,7 @@ scheduler_options = _packed(
     click.option(
         "--costs",
         metavar="KIND|FILE",
+        shell_complete=complete_costs,
         help="Where times come from: profile (measure here), learned (measure operators alone, "
         "predict the rest), analytic (estimate), or a JSON file.  [default: profile on this host, "
         "analytic for --machine; learned with --model]",
@@ -204,6 +244,24 @@ output_options = _packed(
     click.option("--json", is_flag=True, help="Print one JSON object instead of tables."),
     click.option("--quiet", is_flag=True, help="No progress on standard error."),
 )
+
+
+def parse_devices(choice: MachineChoice) -> int | str | None:
+    """Return ``--devices`` as a count, a list of names, or None.
+
+    Raises
+    ------
+    InvalidOption
+        When the count is beyond what is supported.
+    """
+    from hios.ir.presets import MAX_DEVICES
+
+    text = choice.devices
+    if text is None or not (text.isascii() and text.isdigit()):
+        return text
+    if len(text) > 4 or int(text) > MAX_DEVICES:
+        raise InvalidOption(f"--devices {text}: at most {MAX_DEVICES} are supported")
+    return int(text)
 
 
 def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ from hios.graph_file import read_graph_file
 from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId
 from hios.ir.machine import Machine
-from hios.ir.presets import MAX_DEVICES, abstract_machine
+from hios.ir.presets import abstract_machine
 from hios.ir.schedule import Schedule
 from hios.ir.serial import read_bytes, write_bytes
 from hios.ir.validation import validate_schedule
@@ -30,6 +30,7 @@ from hios_tvm.cli.options import (
     ModelChoice,
     OutputChoice,
     SchedulerChoice,
+    parse_devices,
     parse_settings,
     parse_shapes,
 )
@@ -39,10 +40,19 @@ from hios_tvm.report.summary import ScheduleSummary
 
 if TYPE_CHECKING:
     from hios.ir.kernels import CompiledGraph
+    from hios_tvm.caching import CacheChoice
     from hios_tvm.costing import KnownCosts
     from hios_tvm.model import Model
 
-__all__ = ["Problem", "decide", "measured_costs", "open_model", "read_problem", "summarise"]
+__all__ = [
+    "Problem",
+    "cost_kind",
+    "decide",
+    "measured_costs",
+    "open_model",
+    "read_problem",
+    "summarise",
+]
 
 _GRAPH_FILE_DEVICES = 2
 
@@ -97,7 +107,7 @@ def read_problem(
             )
         return _graph_file_problem(source, machine, deciding.costs)
     kernels = _load_kernels(source, machine, model, output)
-    place, costs = measured_costs(kernels.compiled, kernels.machine, deciding, output)
+    place, costs = measured_costs(kernels.compiled, kernels.machine, deciding, output, model.cache)
     return Problem(kernels.compiled.graph, place, costs, kernels.schedule)
 
 
@@ -184,7 +194,7 @@ def open_model(
     elif kernels.schedule is not None and not _decides_anew(deciding):
         opened = Model(kernels.compiled, kernels.machine, kernels.schedule)
     else:
-        known = _known_costs(kernels.compiled, kernels.machine, deciding, output)
+        known = _known_costs(kernels.compiled, kernels.machine, deciding, output, model.cache)
         scheduler = deciding.scheduler or DEFAULT_SCHEDULER
         options = parse_settings(deciding)
         merged = None
@@ -200,6 +210,8 @@ def open_model(
                     seed=model.seed,
                     scheduler=scheduler,
                     options=options,
+                    cache=model.cache,
+                    database=model.database,
                     progress=progress,
                 )
         with progress_bar("decide", output.quiet or output.json) as progress:
@@ -212,6 +224,7 @@ def open_model(
                 select=select,
                 merged=merged,
                 progress=progress,
+                cache=model.cache,
             )
     if deciding.save_schedule is not None:
         write_bytes(deciding.save_schedule, opened.schedule.to_json())
@@ -219,33 +232,52 @@ def open_model(
 
 
 def measured_costs(
-    compiled: "CompiledGraph", machine: Machine, deciding: SchedulerChoice, output: OutputChoice
+    compiled: "CompiledGraph",
+    machine: Machine,
+    deciding: SchedulerChoice,
+    output: OutputChoice,
+    cache: "CacheChoice" = None,
 ) -> tuple[Machine, Costs]:
     """Return the costs that ``--costs`` names, and the machine with the links they used.
 
-    By default they are measured where the devices are cores of this host, else estimated.
+    By default they are measured where the devices are on this host, else estimated.
 
     Raises
     ------
     HiosError
         When they are unknown or cannot be measured.
     """
-    known = _known_costs(compiled, machine, deciding, output)
+    known = _known_costs(compiled, machine, deciding, output, cache)
     return known.machine, known.costs
 
 
+def cost_kind(machine: Machine, deciding: SchedulerChoice) -> str:
+    """Return what ``--costs`` stands for: measured on devices of this host, else estimated."""
+    from hios_tvm.costing import is_here
+
+    if deciding.costs is None and deciding.cost_model is not None:
+        return "learned"
+    return deciding.costs or ("profile" if is_here(machine) else "analytic")
+
+
 def _known_costs(
-    compiled: "CompiledGraph", machine: Machine, deciding: SchedulerChoice, output: OutputChoice
+    compiled: "CompiledGraph",
+    machine: Machine,
+    deciding: SchedulerChoice,
+    output: OutputChoice,
+    cache: "CacheChoice",
 ) -> "KnownCosts":
     from hios_tvm.costing import resolve_costs
 
-    is_here = all(device.kind == "cpu" for device in machine.devices)
-    kind = deciding.costs or ("profile" if is_here else "analytic")
-    if deciding.costs is None and deciding.cost_model is not None:
-        kind = "learned"
+    kind = cost_kind(machine, deciding)
     with progress_bar("measure", output.quiet or output.json) as progress:
         return resolve_costs(
-            kind, compiled, machine, cost_model=deciding.cost_model, progress=progress
+            kind,
+            compiled,
+            machine,
+            cost_model=deciding.cost_model,
+            cache=cache,
+            progress=progress,
         )
 
 
@@ -259,12 +291,12 @@ def _load_kernels(
         artifact = load_artifact(source)
         place = artifact.machine
         if chosen != (None, None, None):
-            place = resolve_machine(_devices(machine), machine.machine, machine.streams)
+            place = resolve_machine(parse_devices(machine), machine.machine, machine.streams)
             validate_schedule(artifact.compiled.graph, place, artifact.schedule)
         return _Kernels(artifact.compiled, place, artifact.schedule)
     from hios_tvm.sources import compile_model
 
-    place = resolve_machine(_devices(machine), machine.machine, machine.streams)
+    place = resolve_machine(parse_devices(machine), machine.machine, machine.streams, model.target)
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
@@ -273,6 +305,8 @@ def _load_kernels(
             machine=place,
             shapes=shapes,
             seed=model.seed,
+            cache=model.cache,
+            database=model.database,
             progress=progress,
         )
     return _Kernels(compiled, place, None)
@@ -297,7 +331,7 @@ def _load_schedule(path: Path, graph: OpGraph, machine: Machine) -> Schedule:
 
 def _graph_file_problem(source: str, choice: MachineChoice, costs: str | None) -> Problem:
     file = read_graph_file(source)
-    devices = _devices(choice)
+    devices = parse_devices(choice)
     if choice.machine is None and not isinstance(devices, str):
         count = _GRAPH_FILE_DEVICES if devices is None else devices
         machine = abstract_machine(count, choice.streams or 1)
@@ -312,13 +346,3 @@ def _graph_file_problem(source: str, choice: MachineChoice, costs: str | None) -
         )
     table = TableCosts.from_json(read_bytes(costs), file.graph, machine, what=costs)
     return Problem(file.graph, machine, table)
-
-
-def _devices(choice: MachineChoice) -> int | str | None:
-    """Return ``--devices`` as a count, a list of names, or None."""
-    text = choice.devices
-    if text is None or not (text.isascii() and text.isdigit()):
-        return text
-    if len(text) > 4 or int(text) > MAX_DEVICES:
-        raise InvalidOption(f"--devices {text}: at most {MAX_DEVICES} are supported")
-    return int(text)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import (
     MachineChoice,
     ModelChoice,
@@ -20,7 +21,7 @@ __all__ = ["command"]
 
 
 @click.command("run", short_help="Run a model once.")
-@click.argument("source", metavar="MODEL")
+@click.argument("source", metavar="MODEL", shell_complete=complete_sources)
 @click.option(
     "-i",
     "--input",

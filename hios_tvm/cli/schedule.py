@@ -2,6 +2,7 @@
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import (
     MachineChoice,
     ModelChoice,
@@ -18,7 +19,7 @@ __all__ = ["command"]
 
 
 @click.command("schedule", short_help="Decide where and when each operator runs.")
-@click.argument("source", metavar="FILE", required=False)
+@click.argument("source", metavar="FILE", shell_complete=complete_sources, required=False)
 @click.option("--list", "is_list", is_flag=True, help="List the schedulers and exit.")
 @machine_options
 @scheduler_options

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import (
     MachineChoice,
     ModelChoice,
@@ -21,7 +22,7 @@ __all__ = ["command"]
 
 
 @click.command("simulate", short_help="Predict when everything runs.")
-@click.argument("source", metavar="FILE")
+@click.argument("source", metavar="FILE", shell_complete=complete_sources)
 @click.option("--png", type=click.Path(path_type=Path), help="Draw the timeline.")
 @click.option(
     "--trace", type=click.Path(path_type=Path), help="Write it for Perfetto or Chrome (JSON)."

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hios_tvm.cli.complete import complete_sources
 from hios_tvm.cli.options import (
     MachineChoice,
     ModelChoice,
@@ -22,7 +23,7 @@ _SUFFIXES = (".png", ".json")
 
 
 @click.command("trace", short_help="Show a measured run beside its prediction.")
-@click.argument("source", metavar="MODEL")
+@click.argument("source", metavar="MODEL", shell_complete=complete_sources)
 @click.option(
     "-o",
     "--output",
@@ -75,7 +76,7 @@ def command(
         measured = opened.profile(runs=runs, inputs=random_inputs(opened.graph, model.seed))
         place, costs = opened.machine, opened.costs
         if costs is None:
-            place, costs = measured_costs(opened.compiled, place, deciding, output)
+            place, costs = measured_costs(opened.compiled, place, deciding, output, model.cache)
     summary = summarise(opened.graph, place, costs, opened.schedule)
     timelines = [summary.timeline, measured]
     for path in paths:

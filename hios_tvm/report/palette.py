@@ -1,9 +1,9 @@
-"""One colour per kind of operator, the same in every picture."""
+"""One colour per kind of operator and per device, the same in every picture."""
 
 import colorsys
 import zlib
 
-__all__ = ["COPY_COLOUR", "colour_of", "ink_on"]
+__all__ = ["COPY_COLOUR", "colour_of", "device_colour", "ink_on"]
 
 COPY_COLOUR = "#8a94a6"
 
@@ -27,6 +27,18 @@ _COLOURS = {
     "opaque": "#3b6fb6",
 }
 
+# (on light, on dark) ground; hues after Okabe and Ito, "Color Universal Design", 2008.
+_DEVICES = (
+    ("#0072b2", "#3d9fdb"),
+    ("#e69f00", "#f0b53a"),
+    ("#009e73", "#18a980"),
+    ("#cc79a7", "#dd98bf"),
+    ("#56b4e9", "#8fd0f5"),
+    ("#d55e00", "#ef7f2d"),
+    ("#8c7d12", "#f0e442"),
+    ("#5b6675", "#a8b2c1"),
+)
+
 
 def colour_of(kind: str) -> str:
     """Return the colour of a kind as ``#rrggbb``.
@@ -45,3 +57,12 @@ def ink_on(colour: str) -> str:
     """Return the text colour that reads best on `colour`."""
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return "#1c2430" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45 else "#ffffff"
+
+
+def device_colour(device: int) -> tuple[str, str]:
+    """Return the colours of a device on light and on dark ground.
+
+    The order is that of M. Okabe and K. Ito's set, which people with any kind of colour vision
+    tell apart, without its black; the ninth device has the colour of the first again.
+    """
+    return _DEVICES[device % len(_DEVICES)]

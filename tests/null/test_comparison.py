@@ -1,9 +1,12 @@
 """Interleaved comparisons, on engines that only count."""
 
+import itertools
+
 import pytest
 
 from hios.errors import InvalidOption
 from hios_tvm.comparison import compare_engines
+from hios_tvm.energy import EnergyMeter
 
 
 class _Clock:
@@ -73,3 +76,36 @@ def test_budget_ends_early_but_not_before_two_rounds(clock: _Clock) -> None:
 def test_no_runs_is_an_error() -> None:
     with pytest.raises(InvalidOption, match="repeat=0"):
         compare_engines([], {}, repeat=0)
+
+
+def test_a_slow_engine_has_few_turns_spread_over_the_run(clock: _Clock) -> None:
+    log: list[str] = []
+    engines = [_Engine("fast", 1e-3, log, clock), _Engine("slow", 2.0, log, clock)]
+    fast, slow = compare_engines(
+        engines, {}, warmup=1, repeat=27, burst=3, slow_s=1.0, slow_repeat=3
+    ).rows
+    assert len(fast.samples.times_us) == 27
+    assert slow.samples.times_us == (2e6,) * 3  # each run counts: a warm-up is nothing to it
+    turns = [index for index, name in enumerate(log) if name == "slow"]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(turns)]
+    assert log.count("slow") == 3
+    assert min(gaps) > 8  # not one after the other
+
+
+def test_ratios_are_over_the_baseline_that_is_named(clock: _Clock) -> None:
+    log: list[str] = []
+    engines = [_Engine("a", 1e-3, log, clock), _Engine("b", 2e-3, log, clock)]
+    a, b = compare_engines(engines, {}, warmup=0, repeat=6, baseline=1).rows
+    assert (a.ratio.value, b.ratio.value) == (pytest.approx(2), 1)
+
+
+def test_energy_and_lingering_threads_are_told(clock: _Clock) -> None:
+    log: list[str] = []
+    engines = [_Engine("a", 1e-3, log, clock), _Engine("b", 3e-3, log, clock)]
+    watts = EnergyMeter("10 W", lambda: 10 * clock.now_s)
+    lingering = iter(range(1000))
+    a, b = compare_engines(
+        engines, {}, warmup=0, repeat=6, meter=watts, settle=lambda: float(next(lingering) % 2)
+    ).rows
+    assert (a.energy_j, b.energy_j) == (pytest.approx(0.01), pytest.approx(0.03))
+    assert (a.lingering_us, b.lingering_us) == (0, 1)

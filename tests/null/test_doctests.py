@@ -36,4 +36,6 @@ def test_there_are_examples() -> None:
         for example in test.examples
     ]
     assert len(found) >= 8
-    assert set(VERBS) <= {name.rpartition(".")[2] for name in modules()}
+    assert {verb.replace("-", "_") for verb in VERBS} <= {
+        name.rpartition(".")[2] for name in modules()
+    }

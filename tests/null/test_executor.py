@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from cuda_model import ModelDriver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_cases import machine_of, random_case
@@ -237,8 +238,20 @@ def test_options_and_devices_are_checked(executor):
             executor.schedule,
             ExecutorOptions(backend="tpu"),
         )
-    with pytest.raises(DeviceUnavailable, match="'cuda:0' is of kind 'cuda'"):
-        GraphExecutor(compiled_of(adder()), machine_of("cuda", 1, 1), executor.schedule)
+    with pytest.raises(DeviceUnavailable, match="'cuda:0' is not there: no CUDA device"):
+        GraphExecutor(
+            compiled_of(adder()),
+            machine_of("cuda", 1, 1),
+            executor.schedule,
+            ExecutorOptions(driver=ModelDriver(0)),
+        )
+    with pytest.raises(DeviceUnavailable, match="'cpu:0' is of kind 'cpu'"):
+        GraphExecutor(
+            compiled_of(adder()),
+            executor.machine,
+            executor.schedule,
+            ExecutorOptions(backend="cuda"),
+        )
     with pytest.raises(InfeasibleSchedule):
         GraphExecutor(compiled_of(adder()), executor.machine, Schedule("empty", ()), NULL)
     for call in (lambda: executor.benchmark(0), lambda: executor.profile(0)):

@@ -17,7 +17,9 @@ from hios.ir.presets import abstract_machine, cpu_machine
 from hios.problem import Problem
 from hios.schedulers import schedule
 from hios.schedulers.list_schedule import list_schedule
-from hios.schedulers.longest_path import map_paths
+from hios.schedulers.longest_path import PathFinder, map_paths
+from hios.schedulers.path_trial import PathTrial, make_trial
+from hios.schedulers.search.path_trial_kernel import CompiledPathTrial
 from hios.schedulers.stage_graph import StageGraph
 from hios.simulator import complete_links, makespan
 from hios.testing import (
@@ -296,3 +298,33 @@ def test_reference_graphs_are_fast(
     started = time.process_time()
     schedule("hios-lp", file.graph, machine, costs)
     assert time.process_time() - started < 0.5
+
+
+@settings(max_examples=60)
+@given(st.randoms(use_true_random=False), st.integers(0, 40), st.integers(1, 5))
+def test_compiled_trials_decide_as_plain_ones(
+    rng: random.Random, n_operators: int, n_devices: int
+) -> None:
+    graph = random_graph(rng, n_operators)
+    machine = abstract_machine(n_devices)
+    problem = Problem(graph, machine, random_costs(rng, graph, machine))
+    plain, compiled = PathTrial(problem), CompiledPathTrial(problem)
+    finder = PathFinder(problem)
+    while (path := finder.longest()) is not None:
+        plain.place(path)
+        compiled.place(path)
+        finder.mark_mapped(path)
+        assert compiled.device == plain.device
+        assert compiled.sequence == plain.sequence
+        assert compiled.finish == plain.finish
+
+
+def test_large_graphs_are_tried_compiled_where_copies_do_not_occupy() -> None:
+    graph = layered_random(1600, 3200, 100)
+    kinds = {
+        CompiledPathTrial: abstract_machine(2),
+        PathTrial: cpu_machine(["cpu:0", "cpu:1"], [0, 1]),
+    }
+    for kind, machine in kinds.items():
+        problem = Problem(graph, machine, uniform_costs(graph, machine))
+        assert isinstance(make_trial(problem), kind)

@@ -13,6 +13,7 @@ import tvm
 from plan_cases import machine_of, random_graph, random_schedule
 from tvm import te
 
+from graph_executor.tvm_runtime import export_executable
 from hios.ir import CompiledGraph, Machine, OpGraph, Schedule
 from relay_passes.offset_factor import AllowOffsets
 
@@ -30,7 +31,7 @@ class Kernels:
         self.executable = executable
 
     def export(self, path):
-        self.executable.export_library(str(path))
+        export_executable(self.executable, path)
 
 
 def mix(n_in: int, n_out: int):

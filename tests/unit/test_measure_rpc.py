@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import combinations
 
+import networkx
 import psutil
 import pytest
 from small_kernels import build_kernels, cpu_machine, random_compiled
@@ -17,7 +19,7 @@ pytest.importorskip("tornado")
 pytest.importorskip("cloudpickle")
 
 from cost_model.store import read_records
-from graph_executor.artifact import save_artifact
+from graph_executor.artifact import load_artifact, save_artifact
 from graph_executor.group_timer import GroupOptions
 from graph_executor.measure_service import GroupAnswer, GroupRequest, ServiceFacts
 from graph_executor.tvm_runtime.rpc import RemoteService, count_servers
@@ -102,19 +104,29 @@ def artifact(tmp_path_factory):
     return save_artifact(path, compiled, cpu_machine([CORES], 1), schedule)
 
 
+def independent_pair(artifact):
+    """Return two operators of an artifact of which neither needs the other."""
+    graph = load_artifact(artifact).compiled.graph
+    reached = networkx.transitive_closure_dag(networkx.DiGraph(list(graph.edges())))
+    reached.add_nodes_from(op.id for op in graph.operators)
+    pairs = combinations(graph.topological_order(), 2)
+    return next((a, b) for a, b in pairs if not reached.has_edge(a, b))
+
+
 def test_a_session_measures_and_tells_mistakes(tracker, servers, artifact):
     service = RemoteService(tracker, KEY)
     try:
         facts = decode_json(service.open(str(artifact)), ServiceFacts, ExecutionError, "facts")
         assert (facts.device.kind, facts.device.units) == ("cpu", servers[0]["cores"])
         assert service.open(str(artifact)) == encode_json(facts).decode()
-        request = GroupRequest(str(artifact), ((0,), (1,)), QUICK)
+        first, second = independent_pair(artifact)
+        request = GroupRequest(str(artifact), ((first,), (second,)), QUICK)
         answer = decode_json(
             service.measure(encode_json(request).decode()), GroupAnswer, ExecutionError, "answer"
         )
         assert answer.timing.reject == ""
         assert len(answer.timing.group_us) == 3
-        wrong = replace(request, groups=((0,), (999,)))
+        wrong = replace(request, groups=((first,), (999,)))
         with pytest.raises(ExecutionError, match="operator 999"):
             service.measure(encode_json(wrong).decode())
         with pytest.raises(InvalidOption, match="open it first"):
