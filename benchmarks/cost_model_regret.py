@@ -14,6 +14,7 @@ For networks whose exhaustive profile would take too long (``--large``) only the
 compared: a sample of the stages is measured, and the mean stands for the rest.
 """
 
+import json
 import os
 import platform
 import random
@@ -33,12 +34,14 @@ from cost_model.records import GroupRecord
 from cost_model.splits import network_of
 from cost_model.store import read_records
 from cost_model.train import TrainOptions, fit
+from graph_executor.artifact import load_artifact
 from graph_executor.group_timer import GroupOptions
 from graph_executor.host import cpu_name
 from graph_executor.measure import MeasureOptions, measure_costs
 from graph_executor.select import Candidate, SelectOptions, select_fastest
 from hios.costs.table import TableCosts
 from hios.errors import InvalidOption
+from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId
 from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
@@ -49,19 +52,20 @@ from hios.schedulers import schedule as run_scheduler
 from hios.simulator import makespan
 from hios.statistics import ratio_of_medians
 from hios_tvm.cli.terminal import print_json, progress_bar
-from hios_tvm.sources import compile_model
+from hios_tvm.collecting import ModelShelf
+from hios_tvm.models.light import LIGHT_NETWORKS
 
 RESULT = Path(__file__).parent / "results" / "cost_model_regret.json"
 
 MODELS = (
-    *("light:squeezenet", "light:inception_v1", "light:inception_v2", "light:shufflenet"),
-    *("light:resnet50", "light:densenet121", "light:bvlc_alexnet", "light:zfnet512"),
-    *("light:vgg19", "zoo:squeezenet_bypass@224"),
+    *(f"light:{name}" for name in LIGHT_NETWORKS),
+    *("zoo:squeezenet_bypass@224", "zoo:inception_v3@299", "zoo:moe_block@128"),
 )
 """Fixed before anything was measured; networks of more candidates than `MOST_STAGES` are named
 and left out."""
 
 LARGE = ("zoo:inception_v3@299", "zoo:nasnet_large@331")
+"""Networks of which only the time to decide is compared."""
 
 SCHEDULERS = ("ios", "hios-lp")
 MOST_STAGES = 2000
@@ -76,6 +80,8 @@ MOST_STAGES = 2000
 @click.option("--repeat", default=12, show_default=True, help="Turns of each schedule.")
 @click.option("--rounds", default=15, show_default=True, help="Samples of each stage at least.")
 @click.option("--count", is_flag=True, help="Count candidate stages and measure nothing.")
+@click.option("--artifacts", type=click.Path(path_type=Path), help="Keep compiled models here.")
+@click.option("--keep", is_flag=True, help="Keep what --out has of other networks.")
 @click.option("--out", type=click.Path(path_type=Path), default=RESULT, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def main(
@@ -87,6 +93,8 @@ def main(
     repeat: int,
     rounds: int,
     count: bool,
+    artifacts: Path | None,
+    keep: bool,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -97,53 +105,72 @@ def main(
     names = [name for name in models.split(",") if name]
     others = [name for name in large.split(",") if name]
     machine = cpu_machine(["cpu:0"], available_cores()[:2], 2)
-    if count:
-        for name in (*names, *others):
-            told = count_stages(compile_model(name), machine, schedulers.split(","))
-            click.echo(f"{name}: {told}")
-        return
-    records: list[GroupRecord] = [r for path in files for r in read_records(path).records]
-    data = build_dataset(records)
-    rows: list[dict[str, Any]] = []
-    left_out: dict[str, int] = {}
+    algorithms = schedulers.split(",")
+    every = [*others, *names]
     options = GroupOptions(rounds=rounds, most_rounds=60, budget_ms=40.0)
-    total = len(names) + len(others)
-    timed: list[dict[str, Any]] = []
-    with progress_bar("regret", is_quiet=as_json) as progress:
-        for number, name in enumerate(others):
-            progress(f"{name}: time to decide", number / total)
+    with (
+        progress_bar("regret", is_quiet=as_json) as progress,
+        ModelShelf(every, None, machine.devices[0], artifacts, 0, progress) as shelf,
+    ):
+        if count:
+            for number, name in enumerate(every):
+                click.echo(f"{name}: {count_stages(shelf.graph(number), machine, algorithms)}")
+            return
+        records: list[GroupRecord] = [r for path in files for r in read_records(path).records]
+        data = build_dataset(records)
+        result = _known(out, data) if keep else {"rows": [], "large": [], "left_out": {}}
+        for number, name in enumerate(every):
+            progress(name, number / len(every))
+            compiled = load_artifact(shelf.artifact(number)).compiled
             model = model_without(data, name)
-            timed += time_to_decide(
-                name, compile_model(name), machine, model, schedulers.split(","), options, sample
-            )
-        for number, name in enumerate(names):
-            progress(f"{name}: compile and train without it", (len(others) + number) / total)
-            compiled = compile_model(name)
-            candidates = count_stages(compiled, machine, schedulers.split(","))
-            if candidates > MOST_STAGES:
-                left_out[name] = candidates
+            if number < len(others):
+                new = time_to_decide(name, compiled, machine, model, algorithms, options, sample)
+                result["large"] = _replaced(result["large"], new)
                 continue
-            model = model_without(data, name)
-            rows += compare(name, compiled, machine, model, schedulers.split(","), options, repeat)
-    result = {
+            candidates = count_stages(compiled.graph, machine, algorithms)
+            if candidates > MOST_STAGES:
+                result["left_out"][name] = candidates
+                continue
+            new = compare(name, compiled, machine, model, algorithms, options, repeat)
+            result["rows"] = _replaced(result["rows"], new)
+    result |= {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()}",
         "device": "one device of two cores, two streams",
         "command": f"python -m benchmarks.cost_model_regret {' '.join(p.name for p in files)}",
         "data_hash": data.digest(),
-        "rows": rows,
-        "left_out": left_out,
-        "large": timed,
-        **summary(rows),
+        **summary(result["rows"]),
     }
     write_bytes(out, encode_json(result, indent=2) + b"\n")
     if as_json:
         print_json(result)
         return
-    from benchmarks.cost_model_tables import cost_model_regret
+    from benchmarks.cost_model_tables import cost_model_regret, cost_model_time
 
     click.echo(cost_model_regret(result))
-    click.echo(summary(rows))
+    click.echo(cost_model_time(result))
+    click.echo(summary(result["rows"]))
+
+
+def _known(out: Path, data: Dataset) -> dict[str, Any]:
+    """Return what a result has already.
+
+    Raises
+    ------
+    InvalidOption
+        When it stands on other groups.
+    """
+    if not out.exists():
+        return {"rows": [], "large": [], "left_out": {}}
+    known: dict[str, Any] = json.loads(out.read_text())
+    if known["data_hash"] != data.digest():
+        raise InvalidOption(f"{str(out)!r} stands on other groups; run without --keep")
+    return {name: known[name] for name in ("rows", "large", "left_out")}
+
+
+def _replaced(rows: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    fresh = {row["model"] for row in new}
+    return [row for row in rows if row["model"] not in fresh] + new
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -180,12 +207,11 @@ def model_without(data: Dataset, name: str) -> CostModel:
     return describe_model(others, fit(others, TrainOptions()))
 
 
-def count_stages(compiled: CompiledGraph, machine: Machine, schedulers: Sequence[str]) -> int:
+def count_stages(graph: OpGraph, machine: Machine, schedulers: Sequence[str]) -> int:
     """Return how many different stages of several groups the schedulers ask about together.
 
     What they ask may depend on the answers; here each operator takes 1 µs a million operations.
     """
-    graph = compiled.graph
     times = [[1.0 + op.flops / 1e6 + op.bytes_written / 1e4] for op in graph.operators]
     table = TableCosts(graph, machine, times, [[1.6 * row[0]] for row in times])
     counted = CountedStages(graph, table)

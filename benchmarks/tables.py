@@ -130,11 +130,10 @@ def cuda_kernels(result: dict[str, Any]) -> str:
 def cuda_zoo(result: dict[str, Any]) -> str:
     """Return the table of ``benchmarks.cuda_kernels --summary``: a row a network."""
     archs = sorted({entry["arch"] for entry in result["networks"]})
-    lines = [
-        "| network | architecture | operators | kernels | of these by rule | most registers "
-        "| most shared [bytes] | most local [bytes] | workspaces | complaints |",
-        "|---|---|--:|--:|---|--:|--:|--:|--:|--:|",
-    ]
+    heads = ["network", "architecture", "operators", "kernels", "of these by rule"]
+    heads += ["most registers", "most shared [bytes]", "most local [bytes]", "workspaces"]
+    heads += ["complaints"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|---|--:|--:|---|--:|--:|--:|--:|--:|"]
     for model in dict.fromkeys(entry["model"] for entry in result["networks"]):
         entries = [entry for entry in result["networks"] if entry["model"] == model]
 

@@ -38,6 +38,7 @@ from graph_executor.measure_service import GroupAnswer, GroupRequest, Service, S
 from hios.errors import ExecutionError, InvalidOption
 from hios.ir.graph import OpGraph
 from hios.ir.ids import OpId
+from hios.ir.operator_key import operator_key
 from hios.ir.serial import decode_json, encode_json
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
 Progress = Callable[[str, float], None]
 
 _REPEATED_ONE_IN = 20
+_LONG = "too long, as its operators say"
 _DRIFTED = "the sentinel"
 """How the reason begins that another moment may not bring: such groups have another chance."""
 
@@ -155,6 +157,8 @@ class Collected:
     ----------
     valid, rejected
         Groups measured now.
+    left_out
+        Groups whose operators are known to take too long; no record tells of them.
     known
         Groups that the file had before.
     seconds
@@ -162,11 +166,12 @@ class Collected:
     is_complete
         Whether as many groups as asked for, or all candidates, are in the file.
     reasons
-        How often each reason for a rejection came up.
+        How often each reason for a rejection came up, or for leaving a group out.
     """
 
     valid: int
     rejected: int
+    left_out: int
     known: int
     seconds: float
     is_complete: bool
@@ -273,6 +278,10 @@ class _Run:
         self._before = 0
         self._pending = 0
         self._rejected = 0
+        self._long = 0
+        self._solo_us: dict[tuple[str, str, int], float] = {}
+        for record in store.found.records:
+            self._learn_solo(record)
         self._reasons: dict[str, int] = {}
         self._is_exhausted = False
         self._returned: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -283,7 +292,7 @@ class _Run:
         while (job := self._next()) is not None:
             try:
                 facts = lane.facts(job.model)
-                if self._skips(job, facts):
+                if self._skips(job, facts) or self._takes_too_long(job, facts):
                     continue
                 answer = lane.measure(job, self._options.measuring)
                 record = make_record(self._graphs, self._models, job, facts, answer, self._session)
@@ -302,6 +311,7 @@ class _Run:
         return Collected(
             self._found - self._before,
             self._rejected,
+            self._long,
             self._before,
             time.monotonic() - self._started,
             self._found >= self._options.groups or self._is_exhausted,
@@ -340,10 +350,36 @@ class _Run:
                 self._before += 1
             return True
 
+    def _takes_too_long(self, job: Job, facts: ServiceFacts) -> bool:
+        """Return whether that is known from the times of the operators, without opening them."""
+        keys = [
+            (operator_key(self._graphs[job.model], op) or "", facts.device.name, facts.device.units)
+            for chain in job.chains
+            for op in chain
+        ]
+        measuring = self._options.measuring
+        with self._mutex:
+            solo_us = sum(self._solo_us.get(key, 0.0) for key in keys)
+            # A round has all operators in order twice and once together, besides those alone on
+            # one core.
+            if 3e-6 * solo_us * measuring.rounds <= measuring.longest_s:
+                return False
+            self._pending -= 1
+            self._long += 1
+            self._reasons[_LONG] = self._reasons.get(_LONG, 0) + 1
+            return True
+
+    def _learn_solo(self, record: GroupRecord) -> None:
+        for op in record.ops:
+            if op.solo_us is not None:
+                key = (op.key, record.device.name, record.device.units)
+                self._solo_us[key] = op.solo_us.p50
+
     def _note(self, record: GroupRecord) -> None:
         self._store.append(record)
         with self._mutex:
             self._pending -= 1
+            self._learn_solo(record)
             if record.valid:
                 self._found += 1
             else:

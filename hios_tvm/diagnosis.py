@@ -41,6 +41,7 @@ class _Package:
 
 _PACKAGES = (
     _Package("click", "click"),
+    _Package("cloudpickle", "cloudpickle"),
     _Package("matplotlib", "matplotlib"),
     _Package("ml-dtypes", "ml_dtypes"),
     _Package("msgspec", "msgspec"),
@@ -51,6 +52,7 @@ _PACKAGES = (
     _Package("psutil", "psutil"),
     _Package("rich", "rich"),
     _Package("safetensors", "safetensors"),
+    _Package("tornado", "tornado"),
     _Package("xgboost", "xgboost"),
     _Package("onnxruntime", "onnxruntime", is_optional=True),
     _Package("ortools", "ortools", is_optional=True),
@@ -102,7 +104,7 @@ def diagnose(cache_folder: Path) -> list[Finding]:
         _cost_model(),
         _memory(),
         _compiler(),
-        *diagnose_cuda(),
+        *([] if "error" in facts.get(_TVM, {}) else diagnose_cuda()),
         _cache(cache_folder),
     ]
     return findings

@@ -216,7 +216,9 @@ class RemoteService:
                 with tarfile.open(packed, "w") as archive:
                     for part in sorted(Path(artifact).iterdir()):
                         archive.add(part, arcname=part.name)
-                self._guarded(partial(self._session.upload, str(packed), packed.name))
+                # Not by its path: TVM would leave the file open.
+                content = bytearray(packed.read_bytes())
+            self._guarded(partial(self._session.upload, content, packed.name))
             self._uploaded[artifact] = packed.name
         return self._ask(self._open, self._uploaded[artifact])
 
@@ -293,7 +295,7 @@ def _require(*packages: str) -> None:
         if find_spec(package) is None:
             raise MissingDependency(
                 f"measuring servers need the package {package}; install it with "
-                "`python -m pip install 'hios-tvm[remote]'`"
+                "`python -m pip install cloudpickle tornado`"
             )
 
 

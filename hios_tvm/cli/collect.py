@@ -71,6 +71,14 @@ __all__ = ["command", "parse_time", "parse_tracker"]
     help="Leave out groups whose 30 rounds would take longer than this.",
 )
 @click.option(
+    "--drift",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.02,
+    show_default=True,
+    metavar="FRACTION",
+    help="Reject groups over which the sentinel changed by more.",
+)
+@click.option(
     "--repeat/--no-repeat",
     default=True,
     show_default=True,
@@ -99,6 +107,7 @@ def command(
     seed: int,
     budget: str | None,
     longest: str,
+    drift: float,
     repeat: bool,
     artifacts: Path | None,
     output: OutputChoice,
@@ -148,7 +157,7 @@ def command(
 
         names = parse_models(models)
         place = _machine(devices, machine, "cpu:0")
-        measuring = GroupOptions(longest_s=parse_time(longest, "--longest"))
+        measuring = GroupOptions(longest_s=parse_time(longest, "--longest"), drift=drift)
         options = CollectOptions(groups, seconds, measuring)
         wanted = Wanted(
             out, options, seed, None if tracker is None else parse_tracker(tracker), key, repeat
@@ -317,6 +326,7 @@ def _tell_groups(
                 "cores": len(device.cores),
                 "valid": made.valid,
                 "rejected": made.rejected,
+                "left_out": made.left_out,
                 "reasons": made.reasons,
                 "known": made.known,
                 "repeated": result.repeated,
@@ -351,7 +361,7 @@ def _tell_groups(
         terminal.print(rows_table(headers, table))
         for _, result in results:
             for reason, count in result.collected.reasons.items():
-                terminal.print(f"rejected {count}: {reason}", markup=False)
+                terminal.print(f"not used {count}: {reason}", markup=False)
             if not result.collected.is_complete:
                 terminal.print("the time is over; the same command goes on from here")
     return {"out": str(results[0][1].file.path), "devices": rows}

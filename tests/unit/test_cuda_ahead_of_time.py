@@ -130,6 +130,21 @@ def test_library_holds_machine_code(tmp_path) -> None:
 
 
 @needs_nvcc
+def test_sums_of_groups_stay_in_registers() -> None:
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((1, 136, 14, 14), "float32"))
+    w = np.random.default_rng(1).standard_normal((136, 34, 1, 1)).astype("float32")
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            y = builder.emit_output(relax.op.nn.conv2d(x, tensor_constant(w), groups=4))
+        builder.emit_func_output(y)
+    graph = compile_graph(builder.get(), "cuda:sm_80").graph
+    (conv,) = [op for op in graph.operators if op.kind == "conv2d"]
+    assert conv.attrs["rule"] == "product"
+    assert conv.launch["local_bytes"] == 0
+
+
+@needs_nvcc
 def test_half_precision_compiles() -> None:
     compiled = compile_graph(network("float16"), "cuda:sm_90")
     rules = {op.kind: op.attrs["rule"] for op in compiled.graph.operators}

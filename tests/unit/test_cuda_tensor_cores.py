@@ -39,7 +39,8 @@ def test_convolutions() -> None:
     cases = [dict(zip(keys, case, strict=True)) for case in CONVOLUTIONS.values()]
     graphs = check_convolutions(cases, "float16", TOLERANCE)
     for name, rules in rules_of(graphs).items():
-        assert "tensor cores" in rules and "product" not in rules, name
+        assert "tensor cores" in rules, name
+        assert "product" not in rules, name
     assert graphs.source.count("nvcuda::wmma::mma_sync") >= len(cases)
 
 

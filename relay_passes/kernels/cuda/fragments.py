@@ -1,17 +1,20 @@
 """Tensor intrinsics for fragments of 16 × 16 × 16, float16 added up in float32.
 
 Each has two forms: what it computes, which a schedule's loops are compared with, and the call
-that takes their place. TVM brings such intrinsics too, with all others for every type and form in
-one module that takes most of a minute to import.
+that takes their place. TVM brings such intrinsics too, among those of every other type and form,
+in one module whose import alone takes longer than the compilation of most networks.
 
 A buffer of fragments has one fragment in the place of each 16 × 16 elements, numbered row by row.
 """
+
+# The decorators of TVM's script have no types.
+# mypy: disable-error-code="untyped-decorator"
 
 from functools import cache
 from typing import Any
 
 from tvm.s_tir import TensorIntrin
-from tvm.script import tirx as T
+from tvm.script import tirx as T  # noqa: N812 (as TVM prints it)
 
 __all__ = ["FACTORS", "FRAGMENT", "RESULTS", "fragment_intrinsics"]
 

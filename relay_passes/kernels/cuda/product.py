@@ -17,7 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import tvm_ffi
 from tvm import s_tir, te, tirx
+from tvm.sym.analyzer import Analyzer
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
 from relay_passes.kernels.cuda.tiles import ProductTile, TensorTile
@@ -236,8 +238,10 @@ def parts_of(func: tirx.PrimFunc) -> Parts | None:
     main = role_block(sch, "conv2d") or role_block(sch, "dense")
     if main is None or annotation(sch, main, _TILE) is None:
         return None
-    kind, *extents = str(annotation(sch, main, _TILE)).split(",")
-    tile = {"product": ProductTile, "tensor": TensorTile}[kind](*map(int, extents))
+    kind, *written = str(annotation(sch, main, _TILE)).split(",")
+    extents = [int(extent) for extent in written]
+    tile: ProductTile | TensorTile
+    tile = TensorTile(*extents) if kind == "tensor" else ProductTile(*extents)
     left_vector, right_vector, row_order, store_vector = map(
         int, str(annotation(sch, main, _VECTORS)).split(",")
     )
@@ -252,8 +256,9 @@ def parts_of(func: tirx.PrimFunc) -> Parts | None:
         return None
     if product[0] > 1 and not leading:
         # Groups: that channel g·n + i belongs to group g must be plain to see for what follows.
-        names = [sch.get(block).name_hint for block in (main, left, right, out)]
-        sch = s_tir.Schedule(tirx.transform.StmtSimplify()(sch.mod))
+        blocks = (main, left, right, out)
+        names = [sch.get(block).name_hint for block in blocks]
+        sch = _with_known_domains(sch, blocks)
         main, left, right, out = (sch.get_sblock(name) for name in names)
     return Parts(
         sch, main, left, right, out, tile, left_vector, right_vector, bool(row_order), store_vector
@@ -277,6 +282,19 @@ def _inline_producers(sch: s_tir.Schedule, block: Any) -> None:
     for producer in sch.get_producers(block):
         _inline_producers(sch, producer)
         sch.compute_inline(producer)
+
+
+def _with_known_domains(sch: s_tir.Schedule, blocks: tuple[Any, ...]) -> s_tir.Schedule:
+    """Simplify divisions by what the domains of the iterators say, which TVM's passes do not."""
+    analyzer = Analyzer()
+    for block in blocks:
+        for iterator in sch.get(block).iter_vars:
+            analyzer.bind(iterator.var, iterator.dom)
+    func = sch.mod["main"]
+    body = tvm_ffi.structural_map(
+        func.body, (tirx.FloorDiv, analyzer.simplify), (tirx.FloorMod, analyzer.simplify)
+    )
+    return s_tir.Schedule(tirx.PrimFunc(func.params, body, func.ret_type, func.attrs))
 
 
 def _as_product(sch: s_tir.Schedule, out: Any, product: list[int], leading: int) -> bool:

@@ -16,17 +16,12 @@ from __future__ import annotations
 from typing import Any
 
 from tvm import s_tir, tirx
-from relay_passes.kernels.cuda.fragments import FACTORS, FRAGMENT, RESULTS, fragment_intrinsics
 
-from relay_passes.kernels.cuda.product import (
-    THROUGH_REGISTERS,
-    fitting,
-    parts_of,
-)
+from relay_passes.kernels.cuda.fragments import FACTORS, FRAGMENT, RESULTS, fragment_intrinsics
+from relay_passes.kernels.cuda.product import THROUGH_REGISTERS, fitting, parts_of
 from relay_passes.kernels.cuda.tiles import TensorTile
 
 __all__ = ["schedule_tensor_cores"]
-
 
 _WARP = 32
 _PAD = 8
@@ -115,9 +110,7 @@ def _by_fragments(sch: s_tir.Schedule, block: Any) -> tuple[Any, Any]:
     return ni, mf
 
 
-def _fill(
-    sch: s_tir.Schedule, block: Any, tile: TensorTile, vector: int, row_order: bool
-) -> None:
+def _fill(sch: s_tir.Schedule, block: Any, tile: TensorTile, vector: int, row_order: bool) -> None:
     """Share the copy of one slice of a factor among the threads of a block."""
     first, second = sch.get_loops(block)[-2:]
     elements = int(sch.get(first).extent) * int(sch.get(second).extent)

@@ -208,9 +208,7 @@ def _best(
     return min(good, key=lambda entry: (entry[1], entry[0]))[2]
 
 
-def _cycles(
-    tile: ProductTile | TensorTile, blocks: int, depth: int, processors: int
-) -> float:
+def _cycles(tile: ProductTile | TensorTile, blocks: int, depth: int, processors: int) -> float:
     steps = math.ceil(depth / tile.depth)
     fill = tile.rows * tile.columns * tile.depth
     if isinstance(tile, TensorTile):
