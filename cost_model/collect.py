@@ -10,7 +10,6 @@ process: that difference is the noise floor.
 """
 
 import os
-import queue
 import secrets
 import threading
 import time
@@ -92,6 +91,10 @@ class Lane:
             answer = self._service.open(str(self._artifacts(model)))
             self._facts[model] = decode_json(answer, ServiceFacts, ExecutionError, self.name)
         return self._facts[model]
+
+    def known_facts(self, model: int) -> ServiceFacts | None:
+        """Return what `facts` said of a graph; None where it was not made ready."""
+        return self._facts.get(model)
 
     def measure(self, job: "Job", options: GroupOptions) -> GroupAnswer:
         """Measure a group.
@@ -270,7 +273,7 @@ class _Run:
         self._store = store
         self._options = options
         self._progress = progress
-        self._mutex = threading.Lock()
+        self._changed = threading.Condition()
         self._started = time.monotonic()
         self._session = new_session()
         self._known = _known(store)
@@ -284,7 +287,7 @@ class _Run:
             self._learn_solo(record)
         self._reasons: dict[str, int] = {}
         self._is_exhausted = False
-        self._returned: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._returned: list[Job] = []
         self._failures: list[Exception] = []
 
     def serve(self, lane: Lane) -> None:
@@ -298,11 +301,19 @@ class _Run:
                 record = make_record(self._graphs, self._models, job, facts, answer, self._session)
                 self._note(record)
             except Exception as problem:  # noqa: BLE001 - raised again when no lane is left
-                with self._mutex:
-                    self._failures.append(problem)
-                    self._pending -= 1
-                self._returned.put(job)
+                self._give_back(job, lane, problem)
                 return
+
+    def _give_back(self, job: Job, lane: Lane, problem: Exception) -> None:
+        """Let another lane have a job that this one could not do."""
+        with self._changed:
+            self._failures.append(problem)
+            self._pending -= 1
+            if (facts := lane.known_facts(job.model)) is not None:
+                identity = record_identity(self._graphs[job.model], job.chains, facts)
+                self._known.pop(identity, None)
+            self._returned.append(job)
+            self._changed.notify_all()
 
     def finish(self, lanes: int) -> Collected:
         """Return what came of it; raise when every lane failed."""
@@ -319,32 +330,34 @@ class _Run:
         )
 
     def _next(self) -> Job | None:
-        with self._mutex:
-            budget = self._options.budget_s
-            if budget is not None and time.monotonic() - self._started >= budget:
-                return None
-            while self._found + self._pending < self._options.groups:
-                try:
-                    job = self._returned.get_nowait()
-                except queue.Empty:
-                    job_or_none = next(self._jobs, None)
-                    if job_or_none is None:
-                        self._is_exhausted = True
-                        return None
-                    job = job_or_none
-                self._pending += 1
-                return job
+        """Return what to do now; None when nothing is left, and no lane can give a job back."""
+        options = self._options
+        with self._changed:
+            while self._found < options.groups:
+                spent = time.monotonic() - self._started
+                if options.budget_s is not None and spent >= options.budget_s:
+                    return None
+                if self._found + self._pending < options.groups:
+                    job = self._returned.pop() if self._returned else next(self._jobs, None)
+                    if job is not None:
+                        self._pending += 1
+                        return job
+                    self._is_exhausted = True
+                if not self._pending:
+                    return None
+                self._changed.wait(1.0)
             return None
 
     def _skips(self, job: Job, facts: ServiceFacts) -> bool:
         """Return whether the file has this group of this device already."""
         identity = record_identity(self._graphs[job.model], job.chains, facts)
-        with self._mutex:
+        with self._changed:
             known = self._known.get(identity)
             if known is None:
                 self._known[identity] = True  # taken: the other lanes leave it alone
                 return False
             self._pending -= 1
+            self._changed.notify_all()
             if known:
                 self._found += 1
                 self._before += 1
@@ -358,13 +371,14 @@ class _Run:
             for op in chain
         ]
         measuring = self._options.measuring
-        with self._mutex:
+        with self._changed:
             solo_us = sum(self._solo_us.get(key, 0.0) for key in keys)
             # A round has all operators in order twice and once together, besides those alone on
             # one core.
             if 3e-6 * solo_us * measuring.rounds <= measuring.longest_s:
                 return False
             self._pending -= 1
+            self._changed.notify_all()
             self._long += 1
             self._reasons[_LONG] = self._reasons.get(_LONG, 0) + 1
             return True
@@ -377,8 +391,9 @@ class _Run:
 
     def _note(self, record: GroupRecord) -> None:
         self._store.append(record)
-        with self._mutex:
+        with self._changed:
             self._pending -= 1
+            self._changed.notify_all()
             self._learn_solo(record)
             if record.valid:
                 self._found += 1

@@ -6,6 +6,8 @@ each session in a process of its own. RPC runs whatever it is sent and is not en
 trusted networks only.
 """
 
+import ctypes
+import signal
 import socket
 import tarfile
 import tempfile
@@ -40,6 +42,8 @@ SESSION_S = 6 * 3600
 """How long one session may last; TVM's own 10 s end in the middle of a group."""
 
 _CONNECT_S = 5.0
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,8 @@ class MeasureServers:
 
 def _register(device: str) -> None:
     """Offer the two calls; runs in the server's process."""
+    # However the command that started the server ends, the server does not outlive it.
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     service = MeasureService(decode_json(device, Device, DeviceUnavailable, "device"))
 
     def open_artifact(name: str) -> str:

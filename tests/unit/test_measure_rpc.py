@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import networkx
+import psutil
 import pytest
 from small_kernels import build_kernels, cpu_machine, random_compiled
 
@@ -40,43 +40,35 @@ def free_port():
 
 
 def end(process):
-    """End a process with all that it started; it leads a group of its own."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(5)
+    """End a process with all that it started."""
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(30)
+    process.kill()
+    process.wait(30)
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
 
 
 def start(*command):
     return subprocess.Popen(
         [sys.executable, *command], env=ENVIRONMENT, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+        stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def tracker():
+    from tvm.rpc.tracker import Tracker
+
     port = free_port()
-    process = start(
-        "-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", "--port", str(port),
-        "--port-end", str(port + 1), "--silent",
-    )  # fmt: skip
+    running = Tracker("127.0.0.1", port, port + 1, silent=True)
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "the tracker does not start"
-                time.sleep(0.1)
         yield ("127.0.0.1", port)
     finally:
-        end(process)
-        process.stdout.close()
+        running.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +155,23 @@ def test_a_collection_uses_all_servers(tracker, servers, artifact, tmp_path):
     assert len({r.group_id for r in records}) == told["valid"]
     assert told["repeated"] == len(repeated) // 2
     assert {r.device.units for r in records} == {servers[0]["cores"]}
+
+
+def test_no_process_stays_when_the_server_is_killed(tracker):
+    process = start(
+        "-m", "hios_tvm", "serve-measure", "--tracker", f"{tracker[0]}:{tracker[1]}", "--key",
+        "short", "--host", "127.0.0.1", "--port", str(free_port()), "--json",
+    )  # fmt: skip
+    try:
+        assert json.loads(process.stdout.readline())["key"] == "short"
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert family
+        process.kill()
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert alive == []
+    finally:
+        end(process)
+        process.stdout.close()
 
 
 def test_wrong_addresses_and_keys_are_told_at_once(tracker):
