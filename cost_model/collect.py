@@ -55,6 +55,10 @@ __all__ = [
 Progress = Callable[[str, float], None]
 
 _REPEATED_ONE_IN = 20
+_ROUND = 3.0
+"""A round takes at least so many times what its operators take alone: all of them in order twice,
+and once together."""
+
 _LONG = "too long, as its operators say"
 _DRIFTED = "the sentinel"
 """How the reason begins that another moment may not bring: such groups have another chance."""
@@ -373,9 +377,7 @@ class _Run:
         measuring = self._options.measuring
         with self._changed:
             solo_us = sum(self._solo_us.get(key, 0.0) for key in keys)
-            # A round has all operators in order twice and once together, besides those alone on
-            # one core.
-            if 3e-6 * solo_us * measuring.rounds <= measuring.longest_s:
+            if _ROUND * solo_us * 1e-6 * measuring.rounds <= measuring.longest_s:
                 return False
             self._pending -= 1
             self._changed.notify_all()
