@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graph_executor.select import Candidate, select_fastest
+from graph_executor.select import Candidate
 from hios.costs.protocol import Costs
 from hios.defaults import DEFAULT_SCHEDULER
 from hios.ir.kernels import CompiledGraph
@@ -14,7 +14,7 @@ from hios.schedulers import schedule as run_scheduler
 from hios.simulator import makespan
 from hios_tvm.caching import CacheChoice, cache_folder
 from hios_tvm.costing import is_here
-from hios_tvm.kept_schedules import schedule_once
+from hios_tvm.kept_schedules import schedule_once, select_once
 from hios_tvm.merging import MergedModel
 from hios_tvm.model import Model
 from hios_tvm.sources import Progress
@@ -92,18 +92,15 @@ def decide(
     if not is_here(machine):
         return _select_by_simulation(compiled, machine, costs, candidates, merged)
     candidates += _one_wide_device(compiled, machine)
-    selection = select_fastest(
+    best, medians = select_once(
         compiled,
         candidates,
-        progress=None
+        cache_folder(cache),
+        None
         if progress is None
         else lambda done, name: progress(f"try on the devices: {name}", done),
     )
-    best = selection.best
-    measured = {
-        f"measured_{name}_us": round(samples.median_us, 3)
-        for name, samples in selection.samples.items()
-    }
+    measured = {f"measured_{name}_us": round(time, 3) for name, time in medians.items()}
     kept = replace(best.schedule, notes={**best.schedule.notes, **measured})
     if merged is not None and best is variant:
         return Model(merged.compiled, merged.machine, kept, merged.costs)

@@ -125,12 +125,16 @@ def command(
     terminal = console()
     if table.row_count:
         terminal.print(table)
-    faster = sum(k.verdict is not None and k.verdict.is_faster for k in told.kernels)
+    tried = [kernel for kernel in told.kernels if kernel.trials]
+    faster = sum(k.verdict is not None and k.verdict.is_faster for k in tried)
     terminal.print(
         f"{told.trials} trials ({told.failed} failed) in {told.seconds:.0f} s, ended by "
-        f"{told.stopped}; {faster} of {len(told.kernels)} kernels faster than our rules'",
+        f"{told.stopped}; {len(tried)} of {len(told.kernels)} kernels were tried, {faster} of them "
+        "are faster than those of our rules",
         markup=False,
     )
+    if not faster:
+        return
     terminal.print(
         f"use them with: hios compile {source} --database {model.database}", markup=False
     )

@@ -10,6 +10,8 @@ from tvm import s_tir, tirx
 
 __all__ = ["func_key", "is_tunable", "like", "workload_of"]
 
+_RULE = "schedule_rule"
+
 
 def is_tunable(func: Any) -> bool:
     """Return whether `func` is an unscheduled kernel, and no call of a library routine."""
@@ -21,9 +23,28 @@ def workload_of(func: tirx.PrimFunc) -> tvm.IRModule:
 
     Networks that call it by other names, and notes of what kind it is, make no difference.
     """
-    plain = tirx.PrimFunc(func.params, func.body, func.ret_type)
+    body = tvm_ffi.structural_map(func.body, (s_tir.SBlock, _without_rule))
+    plain = tirx.PrimFunc(func.params, body, func.ret_type)
     plain = plain.with_attr("global_symbol", "main").with_attr("tirx.noalias", True)
     return tvm.IRModule({"main": plain})
+
+
+def _without_rule(block: s_tir.SBlock) -> s_tir.SBlock:
+    """Drop the name of a schedule rule that TVM's operators carry and no rule answers to."""
+    if _RULE not in block.annotations:
+        return block
+    kept = {key: value for key, value in block.annotations.items() if str(key) != _RULE}
+    return s_tir.SBlock(
+        block.iter_vars,
+        block.reads,
+        block.writes,
+        block.name_hint,
+        block.body,
+        block.init,
+        block.alloc_buffers,
+        block.match_buffers,
+        kept,
+    )
 
 
 def like(func: tirx.PrimFunc, scheduled: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -12,6 +12,7 @@ import tvm
 from command_line import small_network
 from onnx import numpy_helper
 
+import hios_tvm
 from hios.cache_folder import compile_stores
 from hios.entry_store import CacheWarning
 from relay_passes import compile_graph
@@ -172,6 +173,30 @@ def test_without_a_compiler_llvm_loads_kernels_itself(tmp_path, monkeypatch):
     kernel = compiled.graph.operators[0].kernel
     assert compiled.library.module.get_function(kernel) is not None
     assert compile_stores(tmp_path)[1].usage().entries == 0
+
+
+def test_a_second_decision_runs_nothing(tmp_path, monkeypatch):
+    """The same network on the same cores: what ran fastest then is what is taken now."""
+    from hios_tvm import kept_schedules
+
+    real, calls = kept_schedules.select_fastest, []
+
+    def select(compiled, candidates, progress=None):
+        calls.append([candidate.name for candidate in candidates])
+        return real(compiled, candidates, progress=progress)
+
+    monkeypatch.setattr(kept_schedules, "select_fastest", select)
+
+    def build(**changed):
+        with hios_tvm.build(small_network(), devices=1, **{"cache": tmp_path} | changed) as model:
+            return model.schedule
+
+    first = build()
+    assert build() == first
+    assert any(name.startswith("measured_") for name in first.notes)
+    assert len(calls) == 1
+    build(cache=False)
+    assert len(calls) == 2
 
 
 BUILD = """
