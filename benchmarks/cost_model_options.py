@@ -21,7 +21,6 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {},
     {"base": "bound"},
     {"base": "half"},
-    {"base": "shared"},
     {"depth": 3},
     {"depth": 5},
     {"depth": 3, "rounds": 500},

@@ -51,7 +51,7 @@ _SETTING = ("units", "bandwidth", "peak", "cache", "is_graph", "is_cold")
 FEATURES: tuple[str, ...] = (
     *("groups", "operators", "longest_chain", "groups_per_unit"),
     *("ln_sum", "ln_longest_op", "ln_bytes", "ln_flops", "ln_intensity"),
-    *("ln_bound", "ln_shared", "ln_half", "ln_cores"),
+    *("ln_bound", "ln_shared", "ln_half"),
     *(f"{name}_{how}" for how in ("max", "min", "std") for name in _CHAIN),
     *(f"{name}_sum" for name in _SUMMED),
     *(f"{name}_mean" for name in ("demand", "bandwidth", "compute", "memory_bound")),
@@ -105,11 +105,6 @@ class Basis:
         The paper's formula, everywhere.
     traffic_us
         Σbytes / bandwidth; 0 where unknown.
-    cores_us
-        On a CPU the time until the last core is done, when every chain takes what its share of
-        the cores makes of it, be that less than at full width (threads that wait for each other
-        slow a small operator down), and chains beyond the cores double up as well as they can.
-        Elsewhere as `shared_us`.
     """
 
     sum_us: Floats
@@ -118,7 +113,6 @@ class Basis:
     shared_us: Floats
     half_us: Floats
     traffic_us: Floats
-    cores_us: Floats
 
 
 def lay_out(groups: Sequence[Sequence[Sequence[int]]]) -> Layout:
@@ -240,7 +234,6 @@ def _fill(
         np.empty(_N_CHAIN),
         np.empty(_N_CHAIN),
     )
-    busiest = np.empty(np.diff(groups).max())
     for g in range(len(groups) - 1):
         units, bandwidth, fastest = settings[g, 0], settings[g, 1], settings[g, 2]
         count = groups[g + 1] - groups[g]
@@ -281,9 +274,7 @@ def _fill(
                     second = op
             time = added[_SOLO]
             longest_us = max(longest_us, time)
-            at_share = time + (added[_NARROW] - time) * weight
-            slowest_us = max(slowest_us, at_share)
-            busiest[chain - groups[g]] = added[_NARROW]
+            slowest_us = max(slowest_us, time + (added[_NARROW] - time) * weight)
             longest_chain = max(longest_chain, added[_COUNT])
             value[0] = time / sum_us
             value[1] = added[_NARROW] / sum_us
@@ -312,24 +303,17 @@ def _fill(
         compute_us = total[_FLOPS] / (fastest * 1e3) if fastest > 0.0 else 0.0
         bound_us = min(sum_us, max(longest_us, max(traffic_us, compute_us)))
         half_us = 0.5 * sum_us + 0.5 * max(total[_DEMAND], longest_us)
-        shared_us = cores_us = half_us
+        shared_us = half_us
         if is_cpu:
-            cores_us = max(slowest_us, total[_NARROW] / units)
-            if count > units:
-                # Of the U + 1 busiest chains at least two are on one core.
-                descending = -np.sort(-busiest[:count])
-                last = int(units)
-                cores_us = max(cores_us, descending[last - 1] + descending[last])
             shared_us = max(max(longest_us, slowest_us), total[_NARROW] / units)
             if count == 1 or units == 1.0:
-                shared_us = cores_us = sum_us
+                shared_us = sum_us
         basis[0, g] = sum_us
         basis[1, g] = longest_us
         basis[2, g] = bound_us
         basis[3, g] = shared_us
         basis[4, g] = half_us
         basis[5, g] = traffic_us
-        basis[6, g] = cores_us
 
         row = found[g]
         row[0] = count
@@ -344,8 +328,7 @@ def _fill(
         row[9] = np.log(bound_us / sum_us)
         row[10] = np.log(shared_us / sum_us)
         row[11] = np.log(half_us / sum_us)
-        row[12] = np.log(cores_us / sum_us)
-        at = 13
+        at = 12
         for c in range(_N_CHAIN):
             mean = summed[c] / count
             row[at + c] = high[c]

@@ -40,7 +40,7 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
-Base = Literal["bound", "shared", "half", "cores"]
+Base = Literal["bound", "shared", "half"]
 """Which estimate the trees start from, see `cost_model.features.Basis`."""
 
 _GROUPS = FEATURES.index("groups")
@@ -105,7 +105,7 @@ class TrainOptions:
     colsample: float = 0.6
     reg_lambda: float = 2.0
     slope: float = 0.1
-    base: Base = "cores"
+    base: Base = "shared"
     coverage: float = 0.9
     quantile_rounds: int = 120
     calibration_folds: int = 5
@@ -216,13 +216,7 @@ def fit_start(data: Dataset, base: Base, passes: int = 30) -> Start:
 
 
 def _estimate(basis: Basis, base: Base) -> Floats:
-    estimates = {
-        "bound": basis.bound_us,
-        "shared": basis.shared_us,
-        "half": basis.half_us,
-        "cores": basis.cores_us,
-    }
-    return estimates[base]
+    return {"bound": basis.bound_us, "shared": basis.shared_us, "half": basis.half_us}[base]
 
 
 def clamped(target: Floats, basis: Basis) -> Floats:
