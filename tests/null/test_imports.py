@@ -42,16 +42,23 @@ def test_scheduling_a_graph_file_needs_no_compiler() -> None:
     assert not packages & (HEAVY | {"rich"})
 
 
-def test_scheduling_a_graph_file_starts_in_under_half_a_second() -> None:
-    named = ["--devices", "4", "--streams", "1", "--scheduler", "hios-lp", "--json"]
-    command = [sys.executable, "-m", "hios_tvm", "schedule", str(REFERENCE), *named]
+def least_seconds(command: list[str]) -> float:
+    """Return the best of five, in processor time of the child: the machine may be busy."""
     seconds = []
-    for _ in range(5):  # the best of five, in time of this process: the machine may be busy
+    for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.5
+    return min(seconds)
+
+
+def test_scheduling_a_graph_file_starts_in_under_half_a_second() -> None:
+    named = ["--devices", "4", "--streams", "1", "--scheduler", "hios-lp", "--json"]
+    start = [sys.executable, "-m", "hios_tvm", "schedule", str(REFERENCE), *named]
+    # Half a second where numpy alone starts in an eighth; slow machines get more.
+    numpy_alone = least_seconds([sys.executable, "-c", "import numpy"])
+    assert least_seconds(start) < max(0.5, 4 * numpy_alone)
 
 
 def test_the_lazy_names_are_listed_and_unknown_ones_refused() -> None:
