@@ -1,8 +1,9 @@
 """Which training options predict unseen networks best, on networks set aside for this choice.
 
 ``python -m benchmarks.cost_model_options groups.jsonl.gz`` takes half of the networks, by the hash
-of their names, and leaves each of them out in turn. The other half has no say, so its figures in
-``docs/cost-model.md`` are those of options that were not chosen for it. The defaults of
+of their names, and leaves each of them out in turn; the other half has no say. Nothing is
+written. The defaults of `cost_model.train.TrainOptions` were set by hand and were not chosen by
+this yet.
 """
 
 from dataclasses import replace
@@ -33,7 +34,7 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"colsample": 0.3},
     {"reg_lambda": 10.0},
 )
-"""Each against the defaults; a better one becomes the default, and the others are tried again."""
+"""Each against the defaults."""
 
 
 def chosen_on(network: str) -> bool:
