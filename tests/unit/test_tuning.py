@@ -194,7 +194,7 @@ def test_the_command_and_a_tracker(tmp_path, capfd, monkeypatch):
         command = ["tune", tmp_path / "tiny.onnx", "--trials", "2", "--batch", "2", "--json"]
         command += ["--population", "4"]
         command += ["--database", tmp_path / "db", "--tracker", place, "--key", "here"]
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while True:
             code, out, err = hios(*command)
             if code == 0 or time.monotonic() > until:
