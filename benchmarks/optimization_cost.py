@@ -152,6 +152,29 @@ def growth_exponent(points: Sequence[Point]) -> float | None:
     return above / sum((x - mean_x) ** 2 for x, _ in pairs)
 
 
+def growths_of(points: Sequence[Point]) -> list[Growth]:
+    """Return the growth of every scheduler and number of devices, in the order of the points."""
+    own: dict[tuple[str, int], list[Point]] = {}
+    for point in points:
+        own.setdefault((point.scheduler, point.devices), []).append(point)
+    return [Growth(*key, growth_exponent(found)) for key, found in own.items()]
+
+
+def read_points(path: Path) -> list[Point]:
+    """Return the points of a CSV file that ``--out`` wrote."""
+    with path.open(newline="", encoding="utf-8") as lines:
+        return [
+            Point(
+                row["scheduler"],
+                int(row["operators"]),
+                int(row["devices"]),
+                float(row["seconds"]) if row["seconds"] else None,
+                row["status"],
+            )
+            for row in csv.DictReader(lines)
+        ]
+
+
 @click.command()
 @click.option("--schedulers", default="", help="Comma-separated; all by default.")
 @click.option("--operators", default=",".join(map(str, OPERATORS)), show_default=True)
@@ -195,15 +218,7 @@ def main(
                         progress(what, (len(points) + len(own)) / n_points)
                         own.append(next_point(own, name, size, n_devices, streams, seed, cap))
                     points += own
-        growths = [
-            Growth(
-                name,
-                n,
-                growth_exponent([p for p in points if (p.scheduler, p.devices) == (name, n)]),
-            )
-            for name in names
-            for n in machines
-        ]
+        growths = growths_of(points)
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(out, _csv(points))

@@ -3,7 +3,8 @@
 ``python -m benchmarks.schedulers_measured`` takes networks (by default the nine light ones),
 measures every operator alone, decides with each scheduler for devices of one core each, and
 runs all schedules interleaved. The baseline is our own executor with all operators in order on
-one of these devices: same kernels, same run.
+one of these devices: same kernels, same run. Schedulers that decide the same share one
+measurement, which ``measured_as`` names.
 """
 
 import platform
@@ -135,12 +136,20 @@ def measure_network(
         decide(compiled, known.machine, known.costs, scheduler=name, select=False)
         for name in ["sequential", *schedulers]
     ]
-    engines = [HiosExecutor(one.schedule.scheduler, one) for one in decided]
+    engines: list[HiosExecutor] = []
+    places: dict[object, int] = {}
+    measured_as = []
+    for one in decided:
+        place = places.setdefault(one.schedule.placements, len(engines))
+        if place == len(engines):
+            engines.append(HiosExecutor(one.schedule.scheduler, one))
+        measured_as.append(place)
     step("run", 0.6)
     comparison = compare_engines(engines, random_inputs(compiled.graph), repeat=repeat)
     bound_us = lower_bound(compiled.graph, known.machine, known.costs)
     rows = []
-    for one, row in zip(decided, comparison.rows, strict=True):
+    for one, place in zip(decided, measured_as, strict=True):
+        row = comparison.rows[place]
         predicted = one.predict()
         if predicted is None:
             raise RuntimeError("a decided model knows its costs")
@@ -148,7 +157,8 @@ def measure_network(
             {
                 "model": model,
                 "operators": len(compiled.graph.operators),
-                "scheduler": row.name,
+                "scheduler": one.schedule.scheduler,
+                "measured_as": row.name,
                 "predicted_us": predicted.makespan_us,
                 "median_us": row.samples.median_us,
                 "p10_us": row.samples.p10_us,
@@ -160,8 +170,8 @@ def measure_network(
                 "samples": len(row.samples.times_us),
             }
         )
-    for engine in engines:
-        engine.close()
+    for one in decided:
+        one.close()
     return rows
 
 

@@ -16,6 +16,7 @@ import click
 
 from benchmarks import cost_model_tables, spinning
 from benchmarks.compare import SuiteResult
+from benchmarks.optimization_cost import growths_of, markdown_table, read_points
 from benchmarks.simulate import read_study, sweep_table
 from hios.errors import InvalidOption
 from hios.ir.serial import decode_json
@@ -198,6 +199,12 @@ _HEADS = {
 }
 
 
+def optimization_cost(path: Path) -> str:
+    """Return the table of `benchmarks.optimization_cost`, of the machines with 4 devices."""
+    points = [point for point in read_points(path) if point.devices == 4]
+    return markdown_table(points, growths_of(points)).rstrip()
+
+
 def _of_json(make: Callable[[dict[str, Any]], str]) -> Callable[[Path], str]:
     return lambda path: make(json.loads(path.read_bytes()))
 
@@ -213,6 +220,7 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     "kernels": ("kernels.json", _of_json(kernels)),
     "cuda_kernels": ("cuda_kernels.json", _of_json(cuda_kernels)),
     "cuda_zoo": ("cuda_zoo.json", _of_json(cuda_zoo)),
+    "optimization_cost": ("optimization_cost.csv", optimization_cost),
     "compare_cpu": ("compare_cpu.json", compared),
     **{
         name: (f"{cost_model_tables.RESULT_OF.get(name, name)}.json", _of_json(make))

@@ -1,7 +1,9 @@
-"""Measure several engines in one run, interleaved: A B C A B C ...
+"""Measure several engines in one run, interleaved: A B C C B A A B C ...
 
 Machines are shared and drift; a ratio is only told of samples taken side by side. Each turn is
-a short burst whose first run is not counted: it finds the caches of another engine.
+a short burst whose first run is not counted: it finds the caches of another engine. Every other
+round goes backwards, so that no engine always follows the same one: on a shared host what an
+engine did with all cores can still slow the next.
 """
 
 import time
@@ -113,6 +115,7 @@ def compare_engines(
         )
     rounds = warmup + -(-repeat // burst)
     taken = [_Taken() for _ in engines]
+    pairs = list(zip(engines, taken, strict=True))
     start = time.perf_counter()
 
     def fraction(turn: int) -> float:
@@ -124,7 +127,7 @@ def compare_engines(
         is_over = budget_s is not None and time.perf_counter() - start > budget_s
         if is_over and turn >= warmup + 2:
             break
-        for engine, own in zip(engines, taken, strict=True):
+        for engine, own in pairs[:: -1 if turn % 2 else 1]:
             if own.is_slow and len(own.times_us) / slow_repeat > fraction(turn):
                 continue
             is_counted = turn >= warmup or own.is_slow

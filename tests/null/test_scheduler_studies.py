@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,8 @@ def test_costs_are_printed_for_every_size(tmp_path: Path) -> None:
     assert [point["operators"] for point in told["points"]] == [10, 20]
     assert [row["operators"] for row in rows(tmp_path / "cost.csv")] == ["10", "20"]
     assert told["growth"] == [{"scheduler": "sequential", "devices": 2, "exponent": None}]
+    read = optimization_cost.read_points(tmp_path / "cost.csv")
+    assert [asdict(point) for point in read] == told["points"]
 
 
 def test_sizes_expected_over_the_cap_are_skipped() -> None:
