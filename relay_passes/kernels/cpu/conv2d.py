@@ -264,6 +264,7 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     lanes = int(annotation(sch, conv, "hios.lanes"))
     flat = bool(annotation(sch, conv, "hios.flat"))
     store = int(annotation(sch, conv, "hios.store"))
+    vectors = int(sch.get(sch.get_loops(conv)[5]).extent) // lanes
     out = inline_epilogue(sch, conv)
     if out is None:
         return None
@@ -276,11 +277,34 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
         spread = around = [n, g, k, y, outer]
     else:
         spread, around = [n, g, k, y], [n, g, k, y, outer]
-    if flat:
+    if group is None:
         # One iterator over the image in the block that stores: a tile may end within a row, and
-        # only one axis tells exactly which outputs belong to it.
+        # only one axis tells exactly which outputs belong to it. Stores count channels in whole
+        # vectors: a condition that asks single lanes whether they are still inside would store
+        # them one by one, and the changing index would keep the tile in memory.
         width = int(annotation(sch, conv, "hios.width"))
-        sch.transform_block_layout(out, lambda b, yy, xx, c: (b, yy * width + xx, c))
+        per_tile = vectors * lanes // store
+        sch.transform_layout(
+            conv,
+            ("write", 0),
+            lambda b, yy, xx, gg, kk, c: (
+                b,
+                yy,
+                xx,
+                gg,
+                kk * per_tile + tirx.floordiv(c, store),
+                tirx.floormod(c, store),
+            ),
+        )
+        sch.transform_block_layout(
+            out,
+            lambda b, yy, xx, c: (
+                b,
+                *((yy * width + xx,) if flat else (yy, xx)),
+                tirx.floordiv(c, store),
+                tirx.floormod(c, store),
+            ),
+        )
     vector, lane = sch.split(lane, [None, lanes])
     sch.reorder(*around, ry, rx, rc, inner, vector, lane)
     sch.set_scope(conv, 0, "local")

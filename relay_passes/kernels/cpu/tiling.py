@@ -147,10 +147,13 @@ def _cycles_per_output(rows: int, vectors: int, unit: VectorUnit) -> float:
     Two multiply-adds and two loads start per cycle, and each accumulator is busy for four
     cycles; weights come from the second-level cache at 32 bytes per cycle; loop overhead is
     about one cycle per step. With 16 registers, tiles taller than `_TALL` rows were measured
-    (Zen 3) to lose about four cycles a step.
+    (Zen 3) to lose about four cycles a step, and tiles of a single vector, which load an input
+    for every multiply-add, to take half as long again.
     """
     work = rows * vectors
     busy = max(work / 2, (rows + vectors) / 2, vectors * unit.lanes / 8, 4.0)
     if unit.registers <= 16 and rows > _TALL:
         busy += 4.0
+    if unit.registers <= 16 and vectors == 1:
+        busy *= 1.5
     return busy / work + 0.6 / work + 0.02 * (vectors > 3)
