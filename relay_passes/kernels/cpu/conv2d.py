@@ -4,7 +4,9 @@ The weight is stored as ``[block, kh, kw, ic, lane]``: all that one tile of outp
 lies in reading order. One tile computes ``rows`` neighbouring output positions times
 ``vectors × lanes`` output channels; its accumulators live in registers through the whole
 reduction, inputs are broadcast, weights are loaded as vectors. Where the kernel covers one pixel
-without stride, the image is treated as one long row. Bias, activation and residual additions
+without stride, the image is treated as one long row. An image is cut into strips; a strip is done
+for one block of channels after another, so each core works on a part of the image that it, for the
+most part, wrote itself in the convolution before. Bias, activation and residual additions
 that operator fusion put behind the convolution are applied to the tile before it is stored.
 
 Padding is a stage of its own inside the kernel: a copy of the input with its border. The copy is
@@ -30,7 +32,13 @@ from relay_passes.kernels.blocks import (
     store_tile,
 )
 from relay_passes.kernels.cpu.depthwise import emit_depthwise
-from relay_passes.kernels.cpu.tiling import RegisterTile, VectorUnit, choose_tile, store_width
+from relay_passes.kernels.cpu.tiling import (
+    RegisterTile,
+    VectorUnit,
+    choose_tile,
+    store_width,
+    strip_length,
+)
 from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
 
 __all__ = ["legalize_conv2d", "schedule_conv2d", "te_conv2d"]
@@ -273,10 +281,13 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     outer, inner = sch.split(x, [None, rows])
     if group is not None:
         spread, around = [n, g, y], [n, g, y, outer, k]
-    elif flat:
-        spread = around = [n, g, k, y, outer]
     else:
-        spread, around = [n, g, k, y], [n, g, k, y, outer]
+        height, across = (int(sch.get(loop).extent) for loop in (y, outer))
+        if flat:
+            strip, outer = sch.split(outer, [None, strip_length(across, 1)])
+        else:
+            strip, y = sch.split(y, [None, strip_length(height, across)])
+        spread, around = [n, strip, g, k], [n, strip, g, k, y, outer]
     if group is None:
         # One iterator over the image in the block that stores: a tile may end within a row, and
         # only one axis tells exactly which outputs belong to it. Stores count channels in whole
