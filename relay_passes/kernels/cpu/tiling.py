@@ -166,13 +166,13 @@ def _cycles_per_output(rows: int, vectors: int, unit: VectorUnit) -> float:
     """Estimate cycles per accumulator and reduction step.
 
     Two multiply-adds and two loads start per cycle, and each accumulator is busy for four
-    cycles; weights come from the second-level cache at 32 bytes per cycle; loop overhead is
+    cycles; weights come from the second-level cache at about 24 bytes per cycle; loop overhead is
     about one cycle per step. With 16 registers, tiles taller than `_TALL` rows were measured
     (Zen 3) to lose about four cycles a step, and tiles of a single vector, which load an input
     for every multiply-add, to take half as long again.
     """
     work = rows * vectors
-    busy = max(work / 2, (rows + vectors) / 2, vectors * unit.lanes / 8, 4.0)
+    busy = max(work / 2, (rows + vectors) / 2, vectors * unit.lanes / 6, 4.0)
     if unit.registers <= 16 and rows > _TALL:
         busy += 4.0
     if unit.registers <= 16 and vectors == 1:
