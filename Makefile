@@ -58,17 +58,20 @@ figures: $(VENV)/.ready
 	@$(BIN)/python -m benchmarks.figures
 
 lint: $(VENV)/.ready
-	@$(STEP) '[1/7] ruff check' $(BIN)/ruff check --quiet .
-	@$(STEP) '[2/7] ruff format' $(BIN)/ruff format --check --quiet .
-	@$(STEP) '[3/7] mypy' $(BIN)/mypy
-	@$(STEP) '[4/7] lint-imports' $(BIN)/lint-imports
+	@$(STEP) '[1/8] ruff check' $(BIN)/ruff check --quiet .
+	@$(STEP) '[2/8] ruff format' $(BIN)/ruff format --check --quiet .
+	@$(STEP) '[3/8] mypy' $(BIN)/mypy
+	@$(STEP) '[4/8] lint-imports' $(BIN)/lint-imports
 
 test: lint
-	@$(STEP) '[5/7] docs' $(SPHINX)
-	@$(STEP) -v '[6/7] pytest' $(BIN)/python -m pytest $(ARGS)
-ifeq ($(strip $(ARGS)),)
-	@tools/relay_venv.sh --check && $(MAKE) relay-test RELAY_TITLE='[7/7] pytest, Relay' || \
-		{ code=$$?; [ $$code -eq 3 ] || exit $$code; echo '[7/7] pytest, Relay: NOT RUN, see above'; }
+	@$(STEP) '[5/8] docs' $(SPHINX)
+ifneq ($(strip $(ARGS)),)
+	@$(STEP) -v 'pytest' $(BIN)/python -m pytest $(ARGS)
+else
+	@$(STEP) -v '[6/8] pytest, without devices' $(BIN)/python -m pytest tests/null -n 2 --dist worksteal
+	@$(STEP) -v '[7/8] pytest, on devices' $(BIN)/python -m pytest --ignore tests/null
+	@tools/relay_venv.sh --check && $(MAKE) relay-test RELAY_TITLE='[8/8] pytest, Relay' || \
+		{ code=$$?; [ $$code -eq 3 ] || exit $$code; echo '[8/8] pytest, Relay: NOT RUN, see above'; }
 endif
 
 test-full: $(VENV)/.ready

@@ -19,7 +19,10 @@ from hios_tvm.merging import MergedModel
 from hios_tvm.model import Model
 from hios_tvm.sources import Progress
 
-__all__ = ["decide"]
+__all__ = ["LEAST_GAIN", "decide"]
+
+LEAST_GAIN = 0.05
+"""Of the time in sequence, what `auto` has to save on a real device; see its `least_gain`."""
 
 _RIVALS = ("heft", "hios-lp")
 """Fast schedulers that are tried beside the one asked for, where they predict better."""
@@ -44,7 +47,7 @@ def decide(
     compiled, machine, costs
         What to run, where, and how long it takes.
     scheduler, options
-        The algorithm.
+        The algorithm. `auto` has to save `LEAST_GAIN` unless its options say otherwise.
     select
         See `hios_tvm.build`; where the devices are not on this host, simulated times decide.
     merged
@@ -67,6 +70,8 @@ def decide(
         progress(f"schedule with {scheduler}", 0.0)
     graph = compiled.graph
     settings = dict(options or {})
+    if get_scheduler(scheduler).has_option("least_gain"):
+        settings.setdefault("least_gain", LEAST_GAIN)
     if progress is not None and get_scheduler(scheduler).has_option("progress"):
         settings.setdefault("progress", progress)
     decided = schedule_once(scheduler, graph, machine, costs, settings, cache_folder(cache))

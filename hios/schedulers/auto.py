@@ -67,6 +67,7 @@ def auto(
     evaluations: int | None = None,
     budget: float | None = None,
     seed: int = 0,
+    least_gain: float = 0.0,
     progress: Progress | None = None,
 ) -> Schedule:
     """Improve the best of the cheap schedulers by local search; never worse than any of them.
@@ -84,6 +85,10 @@ def auto(
         the inner loop, at its first use on a machine, does not count.
     seed
         Of the random numbers.
+    least_gain
+        Fraction of the time in sequence that a schedule has to save; one that is predicted to
+        save less gives way to running in sequence. For costs that are estimates: what is less
+        than their error is not a gain.
     progress
         Called with what is being done and the fraction done.
 
@@ -105,7 +110,7 @@ def auto(
     -----
     O(V + E) an evaluation at worst, usually a small part of that.
     """
-    _check_options(evaluations, budget, seed)
+    _check_options(evaluations, budget, seed, least_gain)
     began = time.monotonic()
     report: Progress = progress if progress is not None else _silent
     problem = Problem(graph, machine, costs)
@@ -129,6 +134,9 @@ def auto(
         found = _improve(problem, rivals, target, evaluations, left, seed, report, tally)
         # Ties go to the simpler schedule.
         best = min((best, *found), key=lambda candidate: candidate.makespan_us)
+    in_order = next((rival for rival in rivals if rival.name == "sequential"), best)
+    if best.makespan_us > (1.0 - least_gain) * in_order.makespan_us:
+        best = in_order
     report("done", 1.0)
     bound = bounds.lower_bound_us
     notes: dict[str, str | int | float] = {
@@ -144,7 +152,7 @@ def auto(
     return replace(best.schedule, scheduler="auto", notes=notes)
 
 
-def _check_options(evaluations: object, budget: object, seed: object) -> None:
+def _check_options(evaluations: object, budget: object, seed: object, least_gain: object) -> None:
     if evaluations is not None and (
         not isinstance(evaluations, int) or isinstance(evaluations, bool) or evaluations < 0
     ):
@@ -155,6 +163,12 @@ def _check_options(evaluations: object, budget: object, seed: object) -> None:
         raise InvalidOption(f"auto: budget is {budget!r}; need a number of seconds above 0")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InvalidOption(f"auto: seed is {seed!r}; need an integer")
+    if (
+        not isinstance(least_gain, int | float)
+        or isinstance(least_gain, bool)
+        or not 0 <= least_gain < 1
+    ):
+        raise InvalidOption(f"auto: least_gain is {least_gain!r}; need a fraction in [0, 1)")
 
 
 def _silent(what: str, part: float) -> None:

@@ -268,6 +268,19 @@ def test_notes_tell_the_rivals_and_the_gap() -> None:
     assert notes["winner"] == "annealing"
 
 
+def test_a_gain_below_the_least_gives_way_to_running_in_sequence() -> None:
+    free = decide(SMALL[0], 2)
+    in_order = float(free.notes["rival_sequential_us"])
+    saved = 1 - float(free.notes["makespan_us"]) / in_order
+    assert 0 < saved < 0.9
+    kept = decide(SMALL[0], 2, least_gain=saved - 0.01)
+    assert kept.placements == free.placements
+    given_up = decide(SMALL[0], 2, least_gain=saved + 0.01)
+    assert given_up.notes["winner"] == "sequential"
+    assert given_up.notes["makespan_us"] == in_order
+    assert {place.device for place in given_up.placements} == {0}
+
+
 def test_nothing_is_searched_once_the_bound_is_met() -> None:
     graph = chain(50)
     machine = abstract_machine(2)
@@ -344,6 +357,9 @@ def test_memory_is_respected() -> None:
         ("budget", float("inf")),
         ("budget", "1"),
         ("seed", 1.0),
+        ("least_gain", -0.1),
+        ("least_gain", 1.0),
+        ("least_gain", True),
     ],
 )
 def test_wrong_options_are_refused(option: str, value: object) -> None:

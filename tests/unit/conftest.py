@@ -32,7 +32,7 @@ def light_network():
             model = load_light(name)
             rng = np.random.default_rng(7)
             shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
-            inputs = tuple(rng.standard_normal(shape, dtype=np.float32) for _ in range(3))
+            inputs = tuple(rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
             found = tuple(out[0] for out in references(model, [[x] for x in inputs]))
             built[name] = LightNetwork(
                 name, compile_graph(model), model.graph.input[0].name, inputs, found

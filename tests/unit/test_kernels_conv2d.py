@@ -1,14 +1,18 @@
 """Convolution kernels on random shapes, against a float64 reference."""
 
+import re
+
 import numpy as np
 import pytest
 import tvm
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from relax_fixtures import relative_error, run_sequential
-from tvm import relax
+from tvm import relax, te, tirx
 
 from relay_passes import compile_graph
+from relay_passes.kernels.cpu.conv2d import schedule_conv2d, te_conv2d
+from relay_passes.kernels.cpu.tiling import VectorUnit, choose_tile
 from relay_passes.straight_line import tensor_constant
 
 RELAXED = settings(
@@ -145,6 +149,29 @@ def test_pointwise_tiles_may_end_within_a_row(size, channels, outputs):
     exact = np.maximum(convolve(x, w, *geometry) + bias.reshape(1, -1, 1, 1), 0)
     (out,) = run_sequential(compile_convolution(x, w, bias, *geometry), [x])
     assert relative_error(out, exact) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "outputs"), [(13, 1, 1000), (14, 1, 1000), (13, 3, 100), (9, 3, 70)]
+)
+def test_no_lane_is_asked_alone_whether_it_is_stored(side, kernel, outputs):
+    """A condition on single lanes would take a vector store, and the tile's registers, apart."""
+    unit = VectorUnit.of_bits(256)
+    flat = kernel == 1
+    tile, _ = choose_tile(side * side if flat else side, outputs, unit)
+    blocks = -(-outputs // tile.channels)
+    pad = (kernel // 2,) * 4
+    x = te.placeholder((1, side, side, 24), "float32", name="x")
+    w = te.placeholder((blocks, kernel, kernel, 24, tile.channels), "float32", name="w")
+    out = (1, side, side, outputs)
+    conv = te_conv2d(x, w, out, 1, (1, 1), pad, (1, 1), tile, flat)
+    relu = te.compute(out, lambda *at: tirx.max(conv(*at), tirx.const(0, "float32")), name="relu")
+    scheduled = schedule_conv2d(te.create_prim_func([x, w, relu])).mod.script()
+    lanes = set(re.findall(r"for (\w+) in T\.vectorized", scheduled))
+    conditions = re.findall(r"T\.where\((.*)\)", scheduled)
+    assert lanes
+    assert conditions, "tiles end beyond the last channel"
+    assert not lanes & {name for c in conditions for name in re.findall(r"\w+", c)}
 
 
 @pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (1, 1), (3, 32), (3, 4)])

@@ -8,7 +8,7 @@ from onnx import helper
 from relax_fixtures import onnx_model, reference, relative_error, run_sequential
 
 from relay_passes import compile_graph
-from relay_passes.kernels.cpu.tiling import VectorUnit, choose_tile
+from relay_passes.kernels.cpu.tiling import VectorUnit, choose_tile, strip_length
 
 
 @settings(max_examples=20)
@@ -123,3 +123,10 @@ def test_tiles_fit_in_the_registers(rows, channels, wide):
         assert cost > 0
         if exact:
             assert rows % tile.rows == 0
+
+
+@given(rows=st.integers(1, 400), tiles=st.integers(1, 100))
+def test_strips_divide_the_image_and_reuse_their_weights(rows, tiles):
+    length = strip_length(rows, tiles)
+    assert rows % length == 0
+    assert length == rows or length * tiles >= 12
