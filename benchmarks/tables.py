@@ -62,15 +62,15 @@ def schedulers(result: dict[str, Any]) -> str:
     for model in dict.fromkeys(row["model"] for row in result["rows"]):
         rows = {row["scheduler"]: row for row in result["rows"] if row["model"] == model}
         base = rows[names[0]]
-        cells = [f"{_ms(base['median_us'])} ms ({_ms(base['predicted_us'])})"]
+        cells = [f"{_ms(base['median_us'])} ({_ms(base['predicted_us'])})"]
         cells += [
-            f"{_ms(rows[n]['median_us'])} ms ({_ms(rows[n]['predicted_us'])}), "
+            f"{_ms(rows[n]['median_us'])} ({_ms(rows[n]['predicted_us'])}), "
             f"**{rows[n]['speedup']:.2f}×** ({rows[n]['speedup_low']:.2f}–"
             f"{rows[n]['speedup_high']:.2f})"
             for n in names[1:]
         ]
         bound = _ms(base["lower_bound_us"])
-        lines.append(f"| {model} | " + " | ".join(cells) + f" | {bound} ms |")
+        lines.append(f"| {model} | " + " | ".join(cells) + f" | {bound} |")
     return "\n".join(lines)
 
 
