@@ -41,7 +41,6 @@ def suite_bars(source: Path, target: Path, metadata: dict[str, str]) -> None:
     result = decode_json(source.read_bytes(), SuiteResult, InvalidOption, str(source))
     shown = {
         "build": ("hios-tvm, what build chose", "#3b6fb6"),
-        "tvm-ours-all": ("TVM VM, our kernels, all cores", "#8a94a6"),
         "ort-all": ("ONNX Runtime, all cores", "#f0c27b"),
         "ort-parallel": ("ONNX Runtime, parallel mode", "#e39a3b"),
     }
@@ -68,7 +67,7 @@ def suite_bars(source: Path, target: Path, metadata: dict[str, str]) -> None:
             color=colour,
             error_kw={"elinewidth": 0.8, "capsize": 1.5, "ecolor": "#1c2430"},
         )
-    names = [network.model.partition(":")[2] for network in result.networks]
+    names = [network.model.partition(":")[2].replace("@", "\n@") for network in result.networks]
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set_ylabel("time over ONNX Runtime's parallel mode", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
@@ -76,7 +75,7 @@ def suite_bars(source: Path, target: Path, metadata: dict[str, str]) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(fontsize=7.5, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.legend(fontsize=7.5, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     write_atomically(
         target, lambda temporary: figure.savefig(temporary, format="png", metadata=metadata)
     )
