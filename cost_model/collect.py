@@ -23,7 +23,6 @@ import numpy as np
 from cost_model.candidates import Chains
 from cost_model.records import (
     SCHEMA,
-    DeviceRecord,
     GroupRecord,
     OperatorRecord,
     Source,
@@ -32,7 +31,7 @@ from cost_model.records import (
     group_id,
 )
 from cost_model.store import RecordStore
-from graph_executor.group_timer import GroupOptions, TimedDevice
+from graph_executor.group_timer import GroupOptions
 from graph_executor.measure_service import GroupAnswer, GroupRequest, Service, ServiceFacts
 from hios.errors import ExecutionError, InvalidOption
 from hios.ir.graph import OpGraph
@@ -454,7 +453,7 @@ def make_record(
         cache=facts.cache,
         serial_us=Spread.of(timing.serial_us) if timing.serial_us else None,
         group_us=Spread.of(timing.group_us) if timing.group_us else None,
-        device=_device_record(facts.device),
+        device=facts.device,
         target=facts.target,
         env=facts.env,
         source=Source(models[job.model], tuple(tuple(chain) for chain in job.chains)),
@@ -587,17 +586,3 @@ def _kind_of(reject: str) -> str:
     if reject.startswith(_DRIFTED):
         return "the machine changed meanwhile"
     return reject.partition(":")[0]
-
-
-def _device_record(device: TimedDevice) -> DeviceRecord:
-    return DeviceRecord(
-        device.name,
-        device.kind,
-        device.uuid,
-        device.units,
-        device.clock_mhz,
-        device.bandwidth_gb_s,
-        device.peak_gflops,
-        device.cache_bytes,
-        device.limits,
-    )

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from cost_model.features import Basis, group_features, lay_out, setting_row
 from cost_model.operator_features import Column, operator_row
-from cost_model.records import DeviceRecord, GroupRecord
+from cost_model.records import GroupRecord
+from graph_executor.timed_device import TimedDevice
 from hios.errors import InvalidRecord
 
 __all__ = ["Dataset", "Noise", "build_dataset"]
@@ -73,7 +74,7 @@ class Dataset:
     target: Floats
     records: tuple[GroupRecord, ...]
     keys: tuple[frozenset[str], ...]
-    described: tuple[DeviceRecord, ...]
+    described: tuple[TimedDevice, ...]
     noise: Noise | None
 
     def __len__(self) -> int:
@@ -151,10 +152,10 @@ def build_dataset(records: Sequence[GroupRecord]) -> Dataset:
     return _build(kept, _noise(pairs))
 
 
-def _described(kept: Sequence[GroupRecord]) -> dict[tuple[str, int], DeviceRecord]:
+def _described(kept: Sequence[GroupRecord]) -> dict[tuple[str, int], TimedDevice]:
     """Return one description of each device: figures that every process measures anew differ."""
     found: dict[tuple[str, int], Counter[str]] = {}
-    known: dict[str, DeviceRecord] = {}
+    known: dict[str, TimedDevice] = {}
     for record in kept:
         told = repr(record.device)
         known[told] = record.device
