@@ -29,6 +29,7 @@ __all__ = [
     "SCHEMA",
     "GroupRecord",
     "OperatorRecord",
+    "RecordIdentity",
     "Source",
     "Spread",
     "decode_record",
@@ -39,6 +40,9 @@ __all__ = [
 
 SCHEMA = 1
 """Raised when a field changes its meaning; new optional fields do not raise it."""
+
+RecordIdentity = tuple[str, str, int]
+"""A group on a kind of device: `GroupRecord.group_id`, and name and units of the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,11 @@ class GroupRecord:
     drift: float = 0.0
     valid: bool = True
     reject: str = ""
+
+    @property
+    def identity(self) -> RecordIdentity:
+        """What measurements of the same group on the same kind of device have in common."""
+        return self.group_id, self.device.name, self.device.units
 
     @property
     def chains(self) -> tuple[tuple[OperatorRecord, ...], ...]:
