@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a file, outside an installation
 
@@ -34,6 +33,7 @@ from hios.ir.serial import encode_json, write_bytes
 from hios.statistics import Samples, ratio_of_medians
 from hios_tvm.cli.terminal import console, print_json, progress_bar
 from hios_tvm.comparison import compare_engines
+from hios_tvm.contest import relative_error
 from hios_tvm.engines import Arrays, Engine
 from hios_tvm.engines.hios_executor import HiosExecutor
 from hios_tvm.engines.onnx_runtime import OnnxRuntime
@@ -151,7 +151,7 @@ def measure_network(
         engines.append(HiosExecutor(f"ours, {count}", sequential(compiled, cores[:count])))
         engines.append(OnnxRuntime(network, count))
     first_us = _time_us(engines[0], inputs)
-    error = _error(engines[0], engines[1], inputs)
+    error = relative_error(engines[0].run(inputs), engines[1].run(inputs))
     step("run", 0.4)
     compared = compare_engines(
         engines,
@@ -260,14 +260,6 @@ def _time_us(engine: Engine, inputs: Arrays) -> float:
     begin = time.perf_counter_ns()
     engine.run(inputs)
     return (time.perf_counter_ns() - begin) / 1e3
-
-
-def _error(engine: Engine, reference: Engine, inputs: Arrays) -> float:
-    """Return ‖out − ref‖ / ‖ref‖ over all outputs."""
-    found = [np.asarray(out, np.float64).ravel() for out in engine.run(inputs)]
-    wanted = [np.asarray(out, np.float64).ravel() for out in reference.run(inputs)]
-    ours, theirs = np.concatenate(found), np.concatenate(wanted)
-    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
 def _figures(samples: Samples) -> dict[str, Any]:

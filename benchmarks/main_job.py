@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 
 import click
-import numpy as np
 
 from graph_executor.executor import random_inputs
 from hios.bounds import lower_bound
@@ -26,11 +25,12 @@ from hios.ir.presets import available_cores, cpu_machine
 from hios_tvm.api import pipeline
 from hios_tvm.cli.terminal import console, print_json, progress_bar
 from hios_tvm.comparison import Comparison, compare_engines
+from hios_tvm.contest import relative_error
 from hios_tvm.costing import resolve_costs
 from hios_tvm.deciding import decide
 from hios_tvm.engines.hios_executor import HiosExecutor
 from hios_tvm.engines.onnx_runtime import OnnxRuntime
-from hios_tvm.engines.protocol import Arrays, Engine
+from hios_tvm.engines.protocol import Engine
 from hios_tvm.engines.tvm_vm import TvmVirtualMachine
 from hios_tvm.report.gantt import draw_gantt
 from hios_tvm.report.trace import write_trace
@@ -96,7 +96,7 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
         ]
         reference = OnnxRuntime(network)
         inputs = random_inputs(compiled.graph)
-        errors = [_error(engine, reference, inputs) for engine in [*engines]]
+        errors = [relative_error(engine.run(inputs), reference.run(inputs)) for engine in engines]
         step("compare, interleaved", 0.55)
         comparison = compare_engines(
             [*engines, reference],
@@ -156,14 +156,6 @@ def main(model: str, scheduler: str, repeat: int, budget: float, out: Path, as_j
     worst = max(errors)
     if not worst <= 1e-3:
         raise click.ClickException(f"outputs differ from ONNX Runtime's by {worst:.1e}")
-
-
-def _error(engine: Engine, reference: Engine, inputs: Arrays) -> float:
-    """Return ‖out − ref‖ / ‖ref‖ over all outputs."""
-    found = [np.asarray(out, np.float64).ravel() for out in engine.run(inputs)]
-    wanted = [np.asarray(out, np.float64).ravel() for out in reference.run(inputs)]
-    ours, theirs = np.concatenate(found), np.concatenate(wanted)
-    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 
 def _print(

@@ -1,8 +1,8 @@
 """Records as arrays to learn from.
 
 The target is y = ln(T / ΣTg): below 0 the group is faster together than one after another. A
-group with one chain costs its sum by definition and is not learnt from. A group measured again on
-the same device, in another process, is a *repeat*: it is kept apart and shows the noise.
+group with one chain costs its sum by definition and is not learnt from. Repeats
+(`cost_model.noise`) are kept apart.
 """
 
 import hashlib
@@ -14,33 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cost_model.features import Basis, group_features, lay_out, setting_row
+from cost_model.noise import Noise, noise_of, split_repeats
 from cost_model.operator_features import Column, operator_row
-from cost_model.records import DeviceRecord, GroupRecord
+from cost_model.records import GroupRecord
+from graph_executor.timed_device import TimedDevice
 from hios.errors import InvalidRecord
 
-__all__ = ["Dataset", "Noise", "build_dataset"]
+__all__ = ["Dataset", "build_dataset"]
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """What measuring the same group again says about errors.
-
-    Attributes
-    ----------
-    pairs
-        Groups measured in two processes.
-    mape
-        Mean absolute error, as a fraction, of a perfect model against one measurement: the mean
-        difference of two measurements over √2.
-    p90
-        One group in ten differs by more, likewise over √2.
-    """
-
-    pairs: int
-    mape: float
-    p90: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +55,7 @@ class Dataset:
     target: Floats
     records: tuple[GroupRecord, ...]
     keys: tuple[frozenset[str], ...]
-    described: tuple[DeviceRecord, ...]
+    described: tuple[TimedDevice, ...]
     noise: Noise | None
 
     def __len__(self) -> int:
@@ -140,21 +122,14 @@ def build_dataset(records: Sequence[GroupRecord]) -> Dataset:
             f"records of devices of kinds {', '.join(kinds)}; train one model for each"
         )
     usable.sort(key=lambda r: (r.group_id, r.device.name, r.device.units, r.date, r.session))
-    first: dict[tuple[str, str, int], GroupRecord] = {}
-    pairs: list[tuple[GroupRecord, GroupRecord]] = []
-    for record in usable:
-        place = (record.group_id, record.device.name, record.device.units)
-        known = first.setdefault(place, record)
-        if known.session != record.session:
-            pairs.append((known, record))
-    kept = list(first.values())
-    return _build(kept, _noise(pairs))
+    kept, pairs = split_repeats(usable)
+    return _build(kept, noise_of(pairs))
 
 
-def _described(kept: Sequence[GroupRecord]) -> dict[tuple[str, int], DeviceRecord]:
+def _described(kept: Sequence[GroupRecord]) -> dict[tuple[str, int], TimedDevice]:
     """Return one description of each device: figures that every process measures anew differ."""
     found: dict[tuple[str, int], Counter[str]] = {}
-    known: dict[str, DeviceRecord] = {}
+    known: dict[str, TimedDevice] = {}
     for record in kept:
         told = repr(record.device)
         known[told] = record.device
@@ -188,17 +163,3 @@ def _build(kept: Sequence[GroupRecord], noise: Noise | None) -> Dataset:
     return Dataset(
         features, basis, time_us, target, tuple(kept), keys, tuple(described.values()), noise
     )
-
-
-def _noise(pairs: Sequence[tuple[GroupRecord, GroupRecord]]) -> Noise | None:
-    """Compare the ratios time / sum: the model predicts these, and both parts are measured."""
-    if not pairs:
-        return None
-    ratios = np.array([[_ratio(one), _ratio(other)] for one, other in pairs])
-    error = np.abs(np.expm1(np.log(ratios[:, 1] / ratios[:, 0]))) / np.sqrt(2.0)
-    return Noise(len(pairs), float(error.mean()), float(np.quantile(error, 0.9)))
-
-
-def _ratio(record: GroupRecord) -> float:
-    total = sum(op.solo_us.p50 for op in record.ops if op.solo_us)
-    return record.group_us.p50 / total if record.group_us else np.nan

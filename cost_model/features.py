@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cost_model.operator_features import Column, Rows
-from cost_model.records import Cache, DeviceRecord, Mode
+from graph_executor.timed_device import Cache, Mode, TimedDevice
 
 __all__ = [
     "FEATURES",
@@ -124,7 +124,7 @@ def lay_out(groups: Sequence[Sequence[Sequence[int]]]) -> Layout:
     return Layout(np.array(flat, np.intp), _starts(lengths), _starts(counts))
 
 
-def setting_row(device: DeviceRecord, mode: Mode, cache: Cache) -> list[float]:
+def setting_row(device: TimedDevice, mode: Mode, cache: Cache) -> list[float]:
     """Return what all groups of one setting share: device constants, mode and cache."""
     return [
         float(device.units),

@@ -13,7 +13,8 @@ import numpy as np
 from cost_model.features import Basis, group_features, lay_out, setting_row
 from cost_model.model_file import CostModel
 from cost_model.operator_features import Rows, operator_rows
-from cost_model.records import DeviceRecord, Spread, describe_operator
+from cost_model.records import Spread, describe_operator
+from graph_executor.timed_device import TimedDevice
 from hios.costs.protocol import Stage
 from hios.costs.table import TableCosts
 from hios.errors import CostModelMismatch, InvalidCosts
@@ -210,7 +211,7 @@ class LearnedCosts:
                 )
             self.is_foreign = True
         if described is None:
-            described = DeviceRecord(
+            described = TimedDevice(
                 name,
                 device.kind,
                 "",

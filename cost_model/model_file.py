@@ -20,10 +20,10 @@ import hios
 from cost_model.dataset import Dataset
 from cost_model.features import FEATURES
 from cost_model.forest import Forest
-from cost_model.records import DeviceRecord
 from cost_model.splits import network_of
 from cost_model.train import Fitted, Start, Trained
 from cost_model.ubjson import read_ubjson
+from graph_executor.timed_device import TimedDevice
 from hios.errors import CostModelMismatch
 from hios.ir.serial import read_bytes, write_bytes
 
@@ -80,7 +80,7 @@ class ModelFacts:
     features: tuple[str, ...]
     device_kind: str
     target_kind: str
-    devices: tuple[DeviceRecord, ...]
+    devices: tuple[TimedDevice, ...]
     networks: tuple[str, ...]
     groups: int
     most_groups: int
@@ -101,7 +101,7 @@ class CostModel:
     facts: ModelFacts
     content: bytes
 
-    def device(self, name: str, units: int) -> DeviceRecord | None:
+    def device(self, name: str, units: int) -> TimedDevice | None:
         """Return the device of this name and size that it was trained on, or None."""
         for device in self.facts.devices:
             if device.name == name and device.units == units:

@@ -16,7 +16,8 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from cost_model.records import DeviceRecord, OperatorRecord
+from cost_model.records import OperatorRecord
+from graph_executor.timed_device import TimedDevice
 from hios.errors import InvalidRecord
 
 __all__ = ["Column", "operator_row", "operator_rows"]
@@ -72,7 +73,7 @@ _MOST_SHARE = 4.0
 """Caches lift an operator above the memory's bandwidth; beyond this it tells nothing more."""
 
 
-def operator_rows(ops: Sequence[OperatorRecord], device: DeviceRecord) -> Rows:
+def operator_rows(ops: Sequence[OperatorRecord], device: TimedDevice) -> Rows:
     """Return the rows of operators with solo times.
 
     Raises
@@ -84,7 +85,7 @@ def operator_rows(ops: Sequence[OperatorRecord], device: DeviceRecord) -> Rows:
     return np.array(rows, np.float64).reshape(len(rows), len(Column))
 
 
-def operator_row(op: OperatorRecord, device: DeviceRecord) -> list[float]:
+def operator_row(op: OperatorRecord, device: TimedDevice) -> list[float]:
     """Return one operator's `Column` values.
 
     Raises
@@ -132,7 +133,7 @@ def _share(work: float, time_us: float, rate_g_s: float | None) -> float:
     return min(_MOST_SHARE, work / (time_us * rate_g_s * 1e3)) if rate_g_s else 0.0
 
 
-def _rounds(op: OperatorRecord, device: DeviceRecord) -> tuple[float, int]:
+def _rounds(op: OperatorRecord, device: TimedDevice) -> tuple[float, int]:
     """Return how often the launch fills the device, and blocks a multiprocessor holds at once.
 
     The second is 0 on a CPU and where launch or limits are unknown.

@@ -14,10 +14,10 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import msgspec
 
+from graph_executor.timed_device import Cache, Mode, TimedDevice
 from hios.errors import InvalidRecord
 from hios.ir.graph import OpGraph
 from hios.ir.ids import OpId
@@ -27,11 +27,9 @@ from hios.statistics import Samples
 
 __all__ = [
     "SCHEMA",
-    "Cache",
-    "DeviceRecord",
     "GroupRecord",
-    "Mode",
     "OperatorRecord",
+    "RecordIdentity",
     "Source",
     "Spread",
     "decode_record",
@@ -43,11 +41,8 @@ __all__ = [
 SCHEMA = 1
 """Raised when a field changes its meaning; new optional fields do not raise it."""
 
-Mode = Literal["eager", "graph"]
-"""How groups were launched: one call after another, or as one replayed graph."""
-
-Cache = Literal["warm", "cold"]
-"""What the last-level cache held: the data of the run before, or nothing of it."""
+RecordIdentity = tuple[str, str, int]
+"""A group on a kind of device: `GroupRecord.group_id`, and name and units of the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,41 +124,6 @@ class OperatorRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRecord:
-    """The device that ran a group.
-
-    Attributes
-    ----------
-    name
-        Model of the GPU or CPU; models are trained and chosen by it.
-    kind
-        ``cpu`` or ``cuda``.
-    uuid
-        The one piece of hardware, where it tells; empty otherwise.
-    units
-        Multiprocessors, or cores that the device owns.
-    clock_mhz
-        0 where unknown.
-    bandwidth_gb_s, peak_gflops
-        Of the whole device; measured or from a data sheet, None where unknown.
-    cache_bytes
-        Last-level cache that the device can use; 0 where unknown.
-    limits
-        Per multiprocessor ``threads``, ``blocks``, ``registers``, ``shared_bytes``; CUDA only.
-    """
-
-    name: str
-    kind: str
-    uuid: str
-    units: int
-    clock_mhz: int = 0
-    bandwidth_gb_s: float | None = None
-    peak_gflops: float | None = None
-    cache_bytes: int = 0
-    limits: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Source:
     """Where a group was met; no feature is made of it.
 
@@ -199,7 +159,7 @@ class GroupRecord:
     widths
         Cores of each stream (CPU), empty on CUDA.
     mode, cache
-        See `Mode` and `Cache`.
+        See `graph_executor.timed_device`.
     serial_us
         All operators one after another, each at full width.
     group_us
@@ -235,7 +195,7 @@ class GroupRecord:
     cache: Cache
     serial_us: Spread | None
     group_us: Spread | None
-    device: DeviceRecord
+    device: TimedDevice
     target: str
     env: Mapping[str, str]
     source: Source
@@ -244,6 +204,11 @@ class GroupRecord:
     drift: float = 0.0
     valid: bool = True
     reject: str = ""
+
+    @property
+    def identity(self) -> RecordIdentity:
+        """What measurements of the same group on the same kind of device have in common."""
+        return self.group_id, self.device.name, self.device.units
 
     @property
     def chains(self) -> tuple[tuple[OperatorRecord, ...], ...]:

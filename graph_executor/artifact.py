@@ -54,7 +54,7 @@ from hios.ir.ids import TensorId
 from hios.ir.kernels import CompiledGraph, KernelLibrary
 from hios.ir.machine import Machine
 from hios.ir.schedule import Schedule
-from hios.ir.serial import decode_json, encode_json
+from hios.ir.serial import decode_json, encode_json, read_bytes, storage_error
 from hios.ir.timeline import Timeline
 
 __all__ = [
@@ -220,7 +220,7 @@ class LoadedLibrary:
         except OSError as problem:
             if isinstance(problem, HiosError):
                 raise
-            raise _storage_error(Path(tempfile.gettempdir()), problem) from problem
+            raise storage_error(Path(tempfile.gettempdir()), problem) from problem
 
     def export(self, path: Path) -> None:
         """Copy the file, if it still is the one that was loaded.
@@ -234,7 +234,7 @@ class LoadedLibrary:
         ArtifactMismatch
             When it is another one by now.
         """
-        data = _read(self._path)
+        data = read_bytes(self._path)
         if hashlib.sha256(data).hexdigest() != self._sha256:
             raise ArtifactMismatch(
                 f"{str(self._path)!r} was replaced after the artifact was loaded; load it again"
@@ -242,7 +242,7 @@ class LoadedLibrary:
         try:
             path.write_bytes(data)
         except OSError as problem:
-            raise _storage_error(path, problem) from problem
+            raise storage_error(path, problem) from problem
 
 
 def save_artifact(
@@ -283,7 +283,7 @@ def save_artifact(
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as problem:
-        raise _storage_error(target, problem) from problem
+        raise storage_error(target, problem) from problem
     try:
         _fill(temporary, compiled, machine, schedule, timeline)
         umask = os.umask(0)
@@ -303,7 +303,7 @@ def save_artifact(
     except OSError as problem:
         if isinstance(problem, StorageError):
             raise
-        raise _storage_error(target, problem) from problem
+        raise storage_error(target, problem) from problem
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -384,10 +384,12 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
             "compile it on this machine"
         )
     try:
-        graph = OpGraph.from_json(_read(folder / "graph.json"), str(folder / "graph.json"))
-        machine = Machine.from_json(_read(folder / "machine.json"), str(folder / "machine.json"))
+        graph = OpGraph.from_json(read_bytes(folder / "graph.json"), str(folder / "graph.json"))
+        machine = Machine.from_json(
+            read_bytes(folder / "machine.json"), str(folder / "machine.json")
+        )
         schedule = Schedule.from_json(
-            _read(folder / "schedule.json"), str(folder / "schedule.json")
+            read_bytes(folder / "schedule.json"), str(folder / "schedule.json")
         )
     except (InvalidGraph, InvalidMachine, InfeasibleSchedule) as problem:
         raise ArtifactMismatch(f"{problem}; compile again") from problem
@@ -403,7 +405,7 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     prediction = None
     if has_prediction:
         where = folder / _PREDICTION
-        prediction = Prediction.from_json(_read(where), str(where))
+        prediction = Prediction.from_json(read_bytes(where), str(where))
     return Artifact(manifest, compiled, machine, schedule, prediction)
 
 
@@ -414,7 +416,7 @@ def _read_manifest(folder: Path) -> Manifest:
             f"{str(folder)!r} is no artifact (it has no {_MANIFEST}); give a folder written by "
             "'hios compile'"
         )
-    data = _read(path)
+    data = read_bytes(path)
     version = decode_json(data, _Version, ArtifactMismatch, str(path)).format_version
     if version != FORMAT_VERSION:
         raise ArtifactMismatch(
@@ -470,13 +472,6 @@ def _hash(path: Path) -> str:
         raise MissingFile(f"cannot read {str(path)!r}: {problem.strerror}") from problem
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        raise MissingFile(f"cannot read {str(path)!r}: {problem.strerror}") from problem
-
-
 def _required_features(library: KernelLibrary) -> tuple[str, ...]:
     if isinstance(library, LoadedLibrary):
         return library.requires
@@ -487,8 +482,3 @@ def _required_features(library: KernelLibrary) -> tuple[str, ...]:
 
 def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
-
-
-def _storage_error(path: Path, problem: OSError) -> StorageError:
-    reason = problem.strerror or str(problem)
-    return StorageError(f"cannot write {str(path)!r}: {reason}; nothing was left half-written")

@@ -6,11 +6,10 @@ gates between them, the sharing of the cores and the memory of a plan. A second 
 same operators on one core. Both take turns in short bursts.
 """
 
-from typing import Literal
-
 from graph_executor.executor import ExecutorOptions, GraphExecutor
 from graph_executor.group_graph import GroupGraph, InputPool, chain_graph, group_graph
-from graph_executor.group_timer import Round, TimedDevice
+from graph_executor.group_timer import Round
+from graph_executor.timed_device import Cache, Mode, TimedDevice
 from hios.costs.protocol import Stage
 from hios.errors import InvalidOption
 from hios.ir.graph import OpGraph
@@ -45,8 +44,8 @@ class CpuGroupTimer:
         When the device is no CPU or its cores cannot be used.
     """
 
-    mode: Literal["eager", "graph"] = "eager"
-    cache: Literal["warm", "cold"] = "warm"
+    mode: Mode = "eager"
+    cache: Cache = "warm"
 
     def __init__(self, compiled: CompiledGraph, device: Device, is_validated: bool = True) -> None:
         from graph_executor.cpu.affinity import device_cores

@@ -12,10 +12,10 @@ same during the group, which is then measured again, and in the end kept as reje
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
+from graph_executor.timed_device import Cache, Mode, TimedDevice
 from hios.costs.protocol import Stage
 from hios.errors import ArtifactMismatch, ExecutionError, InvalidOption, UnsupportedModel
 from hios.statistics import Samples
@@ -26,7 +26,6 @@ __all__ = [
     "GroupTimer",
     "GroupTiming",
     "Round",
-    "TimedDevice",
     "time_group",
 ]
 
@@ -52,41 +51,6 @@ class Round:
     narrow_us: tuple[float, ...]
     serial_us: float
     group_us: float
-
-
-@dataclass(frozen=True, slots=True)
-class TimedDevice:
-    """What is known of the device that runs groups.
-
-    Attributes
-    ----------
-    name
-        Model of the CPU or GPU.
-    kind
-        ``cpu`` or ``cuda``.
-    uuid
-        The one piece of hardware, where it tells; empty otherwise.
-    units
-        Multiprocessors, or cores that the device owns.
-    clock_mhz
-        0 where unknown.
-    bandwidth_gb_s, peak_gflops
-        Of the whole device; None where unknown.
-    cache_bytes
-        Last-level cache that the device can use; 0 where unknown.
-    limits
-        Per multiprocessor ``threads``, ``blocks``, ``registers``, ``shared_bytes``; CUDA only.
-    """
-
-    name: str
-    kind: str
-    uuid: str
-    units: int
-    clock_mhz: int = 0
-    bandwidth_gb_s: float | None = None
-    peak_gflops: float | None = None
-    cache_bytes: int = 0
-    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 class GroupRun(Protocol):
@@ -129,12 +93,12 @@ class GroupTimer(Protocol):
         ...
 
     @property
-    def mode(self) -> Literal["eager", "graph"]:
+    def mode(self) -> Mode:
         """How groups are launched: call after call, or as one replayed graph."""
         ...
 
     @property
-    def cache(self) -> Literal["warm", "cold"]:
+    def cache(self) -> Cache:
         """What the last-level cache holds when a round starts."""
         ...
 

@@ -7,16 +7,11 @@ TVM's RPC (`graph_executor.tvm_runtime.rpc`). It gets an artifact once, and then
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from graph_executor.artifact import load_artifact
-from graph_executor.group_timer import (
-    GroupOptions,
-    GroupTimer,
-    GroupTiming,
-    TimedDevice,
-    time_group,
-)
+from graph_executor.group_timer import GroupOptions, GroupTimer, GroupTiming, time_group
+from graph_executor.timed_device import Cache, Mode, TimedDevice
 from hios.costs.protocol import Stage
 from hios.errors import InvalidOption
 from hios.ir.ids import OpId
@@ -89,8 +84,8 @@ class ServiceFacts:
     """
 
     device: TimedDevice
-    mode: Literal["eager", "graph"]
-    cache: Literal["warm", "cold"]
+    mode: Mode
+    cache: Cache
     target: str
     env: dict[str, str]
 

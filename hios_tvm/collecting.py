@@ -20,16 +20,10 @@ from cost_model.candidates import (
     most_uncertain,
     take_turns,
 )
-from cost_model.collect import (
-    Collected,
-    CollectOptions,
-    Job,
-    Lane,
-    NoiseFloor,
-    collect,
-    noise_floor,
-    repeat_some,
-)
+from cost_model.collect import Collected, CollectOptions, collect
+from cost_model.lane import Job, Lane
+from cost_model.noise import Noise, noise_floor
+from cost_model.repeats import repeat_some
 from cost_model.store import RecordFile, RecordStore, read_records
 from graph_executor.measure_service import MeasureService
 from hios.errors import InvalidOption
@@ -236,7 +230,7 @@ class CollectResult:
 
     collected: Collected
     repeated: int
-    noise: NoiseFloor | None
+    noise: Noise | None
     damage: str
     file: RecordFile
 

@@ -82,6 +82,11 @@ class EngineRow:
     lingering_us: float | None = None
     samples_us: tuple[float, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """The name, and the precision where it is not float32."""
+        return self.name if self.precision == "fp32" else f"{self.name}, {self.precision}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -14,7 +14,6 @@ import tvm
 import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.s_tir.analysis import estimate_tir_flops
-from tvm.tirx.buffer import BufferType
 
 from relay_passes.kernels.blocks import ROLE, all_blocks, annotation
 from relay_passes.kinds import kind_from_name
@@ -24,7 +23,6 @@ __all__ = [
     "KIND",
     "RecordFeatures",
     "bound_extents",
-    "buffer_bytes",
     "kind_of",
     "launch_of",
     "launches_of",
@@ -59,12 +57,6 @@ def kind_of(func: tirx.PrimFunc, name: str) -> str:
         if block[1] not in (None, "pad"):
             return str(block[1])
     return kind_from_name(name)
-
-
-def buffer_bytes(ty: BufferType) -> int:
-    """Return the packed size of a buffer of static shape."""
-    bits = int(tvm.DataType(str(ty.dtype.dtype)).bits)
-    return math.prod(int(s) for s in ty.shape) * -(-bits // 8)
 
 
 def launch_of(func: tirx.PrimFunc) -> dict[str, int]:

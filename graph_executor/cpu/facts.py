@@ -8,8 +8,8 @@ import numpy as np
 
 from graph_executor.cpu.affinity import Cores
 from graph_executor.cpu.team import Team
-from graph_executor.group_timer import TimedDevice
 from graph_executor.host import cpu_name, host_features
+from graph_executor.timed_device import TimedDevice
 from hios.ir.machine import Device
 
 __all__ = ["describe_cpu"]

@@ -11,7 +11,7 @@ The clocks are read before and after: a round on a card that heat or power holds
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from graph_executor.cuda.memory import Arenas
 from graph_executor.cuda.open import is_installed, open_driver
 from graph_executor.cuda.stopwatch import Stopwatch
 from graph_executor.group_graph import GroupGraph, InputPool, group_graph
-from graph_executor.group_timer import Round, TimedDevice
+from graph_executor.group_timer import Round
 from graph_executor.planner import make_plan
+from graph_executor.timed_device import Cache, Mode, TimedDevice
 from hios.costs.protocol import Stage
 from hios.errors import ExecutionError, InvalidOption
 from hios.ir.ids import DeviceId, OpId
@@ -89,7 +90,7 @@ class CudaGroupTimer:
         When the device is not there.
     """
 
-    mode: Literal["eager", "graph"] = "graph"
+    mode: Mode = "graph"
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class CudaGroupTimer:
         repeats: int = _REPEATS,
         health: Callable[[int], DeviceHealth | None] | None = None,
     ) -> None:
-        self.cache: Literal["warm", "cold"] = "cold" if is_cold else "warm"
+        self.cache: Cache = "cold" if is_cold else "warm"
         self._compiled = compiled
         self._driver = driver
         self._ordinal = ordinal_of(device)

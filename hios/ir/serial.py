@@ -15,7 +15,14 @@ import msgspec
 
 from hios.errors import HiosError, MissingFile, StorageError
 
-__all__ = ["decode_json", "encode_json", "read_bytes", "write_atomically", "write_bytes"]
+__all__ = [
+    "decode_json",
+    "encode_json",
+    "read_bytes",
+    "storage_error",
+    "write_atomically",
+    "write_bytes",
+]
 
 T = TypeVar("T")
 
@@ -91,7 +98,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
     except OSError as problem:
-        raise _storage_error(target, problem) from problem
+        raise storage_error(target, problem) from problem
     temporary = Path(name)
     try:
         write(temporary)
@@ -101,7 +108,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
     except OSError as problem:
-        raise _storage_error(target, problem) from problem
+        raise storage_error(target, problem) from problem
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -115,6 +122,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     write_atomically(path, fill)
 
 
-def _storage_error(path: Path, problem: OSError) -> StorageError:
+def storage_error(path: Path, problem: OSError) -> StorageError:
+    """Return the error for what could not be written, where nothing is left half-written."""
     reason = problem.strerror or str(problem)
     return StorageError(f"cannot write {str(path)!r}: {reason}; nothing was left half-written")

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hios_tvm.cli.options import OutputChoice, output_options
+from hios_tvm.cli.options import OutputChoice, output_options, parse_duration, parse_tracker
 from hios_tvm.cli.terminal import console, print_json, progress_bar
 
 if TYPE_CHECKING:
     from hios.ir.machine import Device, Machine
     from hios_tvm.collecting import CollectResult
 
-__all__ = ["command", "parse_time", "parse_tracker"]
+__all__ = ["command"]
 
 
 @click.command("collect", short_help="Measure groups of operators for the cost model, or links.")
@@ -140,7 +140,7 @@ def command(
             "--active measures every operator alone on this machine, which says nothing about "
             "the servers of --tracker; give one of them"
         )
-    seconds = None if budget is None else parse_time(budget)
+    seconds = None if budget is None else parse_duration(budget)
     told: dict[str, Any] = {}
     if links:
         told["links"] = _links(_machine(devices, machine, None), machine_out, output)
@@ -157,7 +157,7 @@ def command(
 
         names = parse_models(models)
         place = _machine(devices, machine, "cpu:0")
-        measuring = GroupOptions(longest_s=parse_time(longest, "--longest"), drift=drift)
+        measuring = GroupOptions(longest_s=parse_duration(longest, "--longest"), drift=drift)
         options = CollectOptions(groups, seconds, measuring)
         wanted = Wanted(
             out, options, seed, None if tracker is None else parse_tracker(tracker), key, repeat
@@ -175,53 +175,6 @@ def command(
             told["model"] = _train(out, train, output)
     if output.json:
         print_json(told)
-
-
-def parse_time(text: str, option: str = "--budget") -> float:
-    """Return the seconds of ``90``, ``90s``, ``10m`` or ``2h``.
-
-    Raises
-    ------
-    InvalidOption
-        When it is none of these, or not above 0.
-
-    Examples
-    --------
-    >>> parse_time("10m")
-    600.0
-    """
-    from hios.errors import InvalidOption
-
-    scale = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:], 0.0)
-    number = text[:-1] if scale else text
-    try:
-        seconds = float(number) * (scale or 1.0)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e9:
-        raise InvalidOption(f"{option} {text!r} is no time; give for example 90s, 10m or 2h")
-    return seconds
-
-
-def parse_tracker(text: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT``.
-
-    Raises
-    ------
-    InvalidOption
-        When it has another form.
-
-    Examples
-    --------
-    >>> parse_tracker("10.0.0.1:9190")
-    ('10.0.0.1', 9190)
-    """
-    from hios.errors import InvalidOption
-
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise InvalidOption(f"--tracker {text!r} is not HOST:PORT, for example 10.0.0.1:9190")
-    return host, int(port)
 
 
 def _machine(devices: str | None, machine: str | None, default: str | None) -> "Machine":

@@ -1,6 +1,5 @@
 """`hios compare`: a network in every engine that is here, in one interleaved run."""
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from hios_tvm.cli.options import (
     model_options,
     output_options,
     parse_devices,
+    parse_duration,
     parse_shapes,
 )
 from hios_tvm.cli.terminal import Progress, console, progress_bar
@@ -24,7 +24,7 @@ from hios_tvm.cli.terminal import Progress, console, progress_bar
 if TYPE_CHECKING:
     from hios_tvm.comparison_result import ComparisonResult
 
-__all__ = ["command", "parse_seconds"]
+__all__ = ["command"]
 
 
 @click.command("compare", short_help="Time a model beside TVM, ONNX Runtime, PyTorch, ...")
@@ -108,7 +108,7 @@ def command(
             "or use `hios simulate`"
         )
     contenders = choose(engines.split(",") if engines else [])
-    budget_s = None if budget is None else parse_seconds(budget)
+    budget_s = None if budget is None else parse_duration(budget)
     options = ContestOptions(repeat=repeat, budget_s=budget_s, baseline=baseline)
     base = Setting(source, parse_shapes(model.shapes), parse_devices(machine), machine.streams)
 
@@ -145,26 +145,6 @@ def command(
     wrong = [row.name for one in results for row in one.rows if row.status == "differs"]
     if wrong:
         raise ExecutionError(f"outputs differ beyond the tolerance: {', '.join(wrong)}")
-
-
-def parse_seconds(text: str) -> float:
-    """Return a time given as ``60``, ``60s`` or ``2min``.
-
-    Raises
-    ------
-    InvalidOption
-        When it is none of these, or not above 0.
-
-    Examples
-    --------
-    >>> parse_seconds("60s"), parse_seconds("1.5min"), parse_seconds("2")
-    (60.0, 90.0, 2.0)
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|m)?", text.strip())
-    seconds = 0.0 if match is None else float(match[1]) * (60 if match[2] in ("m", "min") else 1)
-    if seconds <= 0:
-        raise InvalidOption(f"--budget {text!r} is no time; write 60s or 2min")
-    return seconds
 
 
 def _tell(

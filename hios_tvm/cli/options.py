@@ -6,6 +6,7 @@ command line stands here; `hios_tvm.cli.problem` makes graphs and machines of it
 """
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,12 +30,17 @@ __all__ = [
     "model_options",
     "output_options",
     "parse_devices",
+    "parse_duration",
     "parse_settings",
     "parse_shapes",
+    "parse_tracker",
     "scheduler_options",
 ]
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_LONGEST_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +306,46 @@ def parse_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
             raise InvalidOption(f"--shapes gives input {name!r} twice")
         shapes[name] = shape
     return shapes
+
+
+def parse_duration(text: str, option: str = "--budget") -> float:
+    """Return the seconds of ``90``, ``90s``, ``10m`` (or ``10min``) or ``1.5h``.
+
+    Raises
+    ------
+    InvalidOption
+        When it is none of these, or not above 0.
+
+    Examples
+    --------
+    >>> parse_duration("90"), parse_duration("10m"), parse_duration("1.5h")
+    (90.0, 600.0, 5400.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|min|h|)", text)
+    seconds = 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
+    if not 0.0 < seconds < _LONGEST_S:
+        raise InvalidOption(f"{option} {text!r} is no duration; use 90s, 10m or 2h")
+    return seconds
+
+
+def parse_tracker(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``.
+
+    Raises
+    ------
+    InvalidOption
+        When it is not of that form.
+
+    Examples
+    --------
+    >>> parse_tracker("127.0.0.1:9190")
+    ('127.0.0.1', 9190)
+    """
+    host, colon, port = text.rpartition(":")
+    is_number = port.isascii() and port.isdigit()
+    if not colon or not host or not is_number or not 0 < int(port) < 65536:
+        raise InvalidOption(f"--tracker {text!r} is not HOST:PORT, for example 10.0.0.7:9190")
+    return host, int(port)
 
 
 def parse_settings(choice: SchedulerChoice) -> dict[str, object]:

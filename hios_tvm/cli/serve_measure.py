@@ -45,7 +45,7 @@ def command(
     import threading
 
     from graph_executor.tvm_runtime.rpc import MeasureServers, count_servers
-    from hios_tvm.cli.collect import parse_tracker
+    from hios_tvm.cli.options import parse_tracker
     from hios_tvm.machines import resolve_machine
 
     where = parse_tracker(tracker)

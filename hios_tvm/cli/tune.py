@@ -1,6 +1,5 @@
 """`hios tune`: search for faster kernels, and write down what was found."""
 
-import re
 from dataclasses import asdict
 
 import click
@@ -12,13 +11,13 @@ from hios_tvm.cli.options import (
     OutputChoice,
     model_options,
     output_options,
+    parse_duration,
     parse_shapes,
+    parse_tracker,
 )
 from hios_tvm.cli.terminal import console, print_json, progress_bar
 
-__all__ = ["command", "parse_duration", "parse_tracker"]
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+__all__ = ["command"]
 
 
 @click.command("tune", short_help="Search for faster kernels of a model.")
@@ -138,41 +137,3 @@ def command(
     terminal.print(
         f"use them with: hios compile {source} --database {model.database}", markup=False
     )
-
-
-def parse_duration(text: str) -> float:
-    """Return a duration such as ``90``, ``90s``, ``10m`` or ``1.5h`` in seconds.
-
-    Raises
-    ------
-    InvalidOption
-        When it is none, or not above 0.
-
-    Examples
-    --------
-    >>> parse_duration("10m")
-    600.0
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if found is None or float(found[1]) <= 0.0:
-        raise InvalidOption(f"--budget {text!r} is no duration; use 90s, 10m or 2h")
-    return float(found[1]) * _UNITS[found[2]]
-
-
-def parse_tracker(text: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT``.
-
-    Raises
-    ------
-    InvalidOption
-        When it is not of that form.
-
-    Examples
-    --------
-    >>> parse_tracker("127.0.0.1:9190")
-    ('127.0.0.1', 9190)
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidOption(f"--tracker {text!r} is not HOST:PORT, for example 10.0.0.7:9190")
-    return host, int(port)

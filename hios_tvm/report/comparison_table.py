@@ -101,7 +101,7 @@ def _cells(result: ComparisonResult) -> list[tuple[str, ...]]:
         if row.status == "absent" or row.median_us is None:
             continue
         cells = [
-            row.name if row.precision == "fp32" else f"{row.name}, {row.precision}",
+            row.title,
             format_us(row.median_us),
             _range(row.p10_us or 0.0, row.p90_us or 0.0),
             format_us(row.p99_us or 0.0),

@@ -16,7 +16,9 @@ __all__ = [
     "all_blocks",
     "annotation",
     "inline_epilogue",
+    "inline_spatial",
     "is_spatial",
+    "is_static",
     "role_block",
     "roles",
     "schedule_pad",
@@ -69,6 +71,30 @@ def static_extents(sch: s_tir.Schedule, block: Any) -> list[int] | None:
     if not all(isinstance(e, tirx.IntImm) and int(e) > 0 for e in extents):
         return None
     return [int(e) for e in extents]
+
+
+def is_static(sch: s_tir.Schedule, loop: Any) -> bool:
+    """Return whether the extent of `loop` is known."""
+    return isinstance(sch.get(loop).extent, tirx.IntImm)
+
+
+def inline_spatial(func: tirx.PrimFunc) -> s_tir.Schedule | None:
+    """Return a schedule of `func` with every block inlined that can be and does not reduce.
+
+    None where the form of the function is not understood.
+    """
+    sch = s_tir.Schedule(func)
+    try:
+        blocks = all_blocks(sch)
+    except s_tir.ScheduleError:
+        return None
+    for block in blocks:
+        if is_spatial(sch, block) and sch.get_consumers(block):
+            try:
+                sch.compute_inline(block)
+            except s_tir.ScheduleError:
+                continue
+    return sch
 
 
 def inline_epilogue(sch: s_tir.Schedule, main: Any) -> Any:

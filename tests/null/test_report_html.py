@@ -18,9 +18,11 @@ from hios.errors import CyclicGraph, InvalidOption, MissingFile
 from hios.graph_file import parse_graph_file
 from hios.ir import DeviceId, OpId, Placement, Schedule, Timeline
 from hios.ir.presets import abstract_machine
+from hios.ir.serial import encode_json
 from hios.simulator import complete_links, simulate
 from hios.testing import Case, cases, op_graphs
 from hios_tvm.cli.main import main
+from hios_tvm.comparison_result import ComparisonResult, EngineRow, HostFacts
 from hios_tvm.report.html import ReportParts, build_report, render_page
 from hios_tvm.report.html.chain import critical_chain
 from hios_tvm.report.html.comparison import read_comparison
@@ -218,37 +220,56 @@ class TestRivals:
         ]
 
 
-RESULT: dict[str, Any] = {
-    "model": "net",
-    "host": {"cpu": "cpu", "cores": [0, 1], "system": "x", "python": "3", "versions": {}},
-    "devices": ["cpu:0"],
-    "date": "2026-11-26",
-    "command": "hios compare net",
-    "baseline": "tvm",
-    "rows": [
-        {"key": "tvm", "family": "tvm", "name": "TVM", "status": "measured", "median_us": 9.0,
-         "p10_us": 8.0, "p90_us": 11.0, "speedup": 1.0},
-        {"key": "lp", "family": "hios", "name": "hios-lp", "status": "measured", "median_us": 3.0,
-         "speedup": 3.0, "speedup_low": 2.9, "speedup_high": 3.1},
-        {"key": "trt", "family": "tensorrt", "name": "TensorRT", "status": "absent",
-         "remedy": "pip install tensorrt"},
-    ],
-    "format": 1,
-}  # fmt: skip
+RESULT = ComparisonResult(
+    model="net",
+    operators=3,
+    devices=("cpu:0",),
+    streams=1,
+    inputs=(),
+    seed=0,
+    host=HostFacts("cpu", (0, 1), "x", "3"),
+    date="2026-11-26",
+    command="hios compare net",
+    baseline="tvm",
+    reference="tvm",
+    energy_source=None,
+    rows=(
+        EngineRow(
+            "tvm", "tvm", "TVM", "fp32", "", "measured", "", None, 30, 9.0, 8.0, 11.0, speedup=1.0
+        ),
+        EngineRow(
+            "lp",
+            "hios",
+            "hios-lp",
+            "fp32",
+            "",
+            "measured",
+            median_us=3.0,
+            speedup=3.0,
+            speedup_low=2.9,
+            speedup_high=3.1,
+        ),
+        EngineRow("trt", "tensorrt", "TensorRT", "fp16", "", "absent", "", "pip install tensorrt"),
+    ),
+)
+ONE = encode_json(RESULT).decode()
 
 
 class TestComparison:
     def test_rows(self, tmp_path: Path) -> None:
         path = tmp_path / "compare.json"
-        path.write_text(json.dumps(RESULT))
+        path.write_text(ONE)
         (model,) = read_comparison(path)
-        assert [row.name for row in model.engines] == ["hios-lp", "TVM", "TensorRT"]
+        assert [row.name for row in model.engines] == ["hios-lp", "TVM", "TensorRT, fp16"]
         assert [row.is_ours for row in model.engines] == [True, False, False]
         assert (model.baseline, model.engines[2].remark) == ("TVM", "pip install tensorrt")
-        path.write_text(json.dumps([RESULT, RESULT]))
+        path.write_bytes(encode_json([RESULT, RESULT]))
         assert len(read_comparison(path)) == 2
 
-    @pytest.mark.parametrize("text", ["{}", "[1]", "nonsense", json.dumps({**RESULT, "format": 9})])
+    @pytest.mark.parametrize(
+        "text",
+        ["{}", "[1]", "nonsense", "[nonsense", encode_json(replace(RESULT, format=9)).decode()],
+    )
     def test_anything_else_is_a_mistake(self, tmp_path: Path, text: str) -> None:
         path = tmp_path / "compare.json"
         path.write_text(text)
@@ -353,7 +374,7 @@ class TestCommand:
     def test_graph_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         graph, page, compared = tmp_path / "g.json", tmp_path / "g.html", tmp_path / "c.json"
         graph.write_text(DIAMOND)
-        compared.write_text(json.dumps(RESULT))
+        compared.write_text(ONE)
         arguments = ["report", str(graph), "--devices", "2", "--scheduler", "hios-lp"]
         assert main([*arguments, "--comparison", str(compared), "-o", str(page), "--json"]) == 0
         told = json.loads(capsys.readouterr().out)

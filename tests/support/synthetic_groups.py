@@ -13,15 +13,15 @@ import numpy as np
 
 from cost_model.records import (
     SCHEMA,
-    DeviceRecord,
     GroupRecord,
     OperatorRecord,
     Source,
     Spread,
     group_id,
 )
+from graph_executor.timed_device import TimedDevice
 
-HOST = DeviceRecord("Synthetic CPU", "cpu", "", 2, 3000, 20.0, 80.0, 16 << 20)
+HOST = TimedDevice("Synthetic CPU", "cpu", "", 2, 3000, 20.0, 80.0, 16 << 20)
 
 KINDS = ("conv2d", "depthwise", "pool", "elementwise", "dense")
 

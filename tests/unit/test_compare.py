@@ -253,7 +253,7 @@ def test_a_suite_goes_on_and_becomes_a_table_and_a_picture(path, tmp_path, monke
     [
         (("small.json",), "graph file"),
         (("light:squeezenet", "--engines", "nobody"), "no engine 'nobody'"),
-        (("light:squeezenet", "--budget", "soon"), "is no time"),
+        (("light:squeezenet", "--budget", "soon"), "is no duration"),
         (("light:squeezenet", "--devices", "99999999"), "at most"),
         (("light:squeezenet", "--sweep", "size=64"), "needs zoo:NAME"),
         (("light:squeezenet", "--sweep", "width=1"), "axes are size, batch"),

@@ -12,7 +12,10 @@ import pytest
 from small_kernels import build_kernels, cpu_machine, random_compiled
 
 from cost_model.candidates import candidate_groups, identity_of
-from cost_model.collect import CollectOptions, Job, Lane, collect, noise_floor, repeat_some
+from cost_model.collect import CollectOptions, collect
+from cost_model.lane import Job, Lane
+from cost_model.noise import noise_floor
+from cost_model.repeats import repeat_some
 from cost_model.store import RecordStore, read_records
 from graph_executor.artifact import save_artifact
 from graph_executor.group_graph import InputPool, group_graph

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import hios_tvm
 from hios.errors import DeviceUnavailable, InvalidOption, MissingFile
-from hios_tvm.cli.tune import parse_duration, parse_tracker
+from hios_tvm.cli.options import parse_duration, parse_tracker
 from relay_passes import compile_graph, resolve_target
 from relay_passes.tuning import TuneOptions, TuningDatabase, TuningNote, tune, tuning_tasks
 from relay_passes.tuning.database import Verdict

@@ -31,6 +31,7 @@ from relay_passes.kernels.blocks import (
     schedule_pad,
     store_tile,
 )
+from relay_passes.kernels.conv2d_call import read_conv2d
 from relay_passes.kernels.cpu.depthwise import emit_depthwise
 from relay_passes.kernels.cpu.tiling import (
     RegisterTile,
@@ -39,7 +40,7 @@ from relay_passes.kernels.cpu.tiling import (
     store_width,
     strip_length,
 )
-from relay_passes.straight_line import constant_of, dtype_of, static_shape, tensor_constant
+from relay_passes.straight_line import constant_of, static_shape, tensor_constant
 
 __all__ = ["legalize_conv2d", "schedule_conv2d", "te_conv2d"]
 
@@ -50,31 +51,17 @@ def legalize_conv2d(unit: VectorUnit) -> Any:
     """Return the legalisation of channels-last ``relax.nn.conv2d`` for `unit`."""
 
     def legalize(bb: Any, call: Any) -> Any:
-        attrs = call.attrs
-        data, weight = call.args
-        shape, kernel, out = static_shape(data), static_shape(weight), static_shape(call)
-        if (
-            attrs.data_layout not in ("NHWC", "NCHW")
-            or attrs.out_layout != "NHWC"
-            or attrs.kernel_layout != "HWIO"
-            or shape is None
-            or kernel is None
-            or out is None
-            or math.prod(out) == 0
-            or dtype_of(data) not in ("float32", "float64")
-            or dtype_of(call) != dtype_of(data)
-        ):
+        asked = read_conv2d(call, ("float32", "float64"))
+        if asked is None:
             return default_legalize._nn_conv2d(bb, call)
-        planar = attrs.data_layout == "NCHW"
-        groups = int(attrs.groups)
-        stride = (int(attrs.strides[0]), int(attrs.strides[1]))
-        dilation = (int(attrs.dilation[0]), int(attrs.dilation[1]))
-        padding = tuple(int(p) for p in attrs.padding)
-        if groups > 1 and kernel[2] == 1 and kernel[3] == groups:
+        data, weight = call.args
+        out, groups, planar = asked.out, asked.groups, asked.is_planar
+        stride, padding, dilation = asked.stride, asked.padding, asked.dilation
+        if asked.is_depthwise:
             return emit_depthwise(bb, data, weight, out, stride, padding, dilation, unit)
 
         channels = out[3] // groups
-        pointwise = kernel[:2] == (1, 1) and stride == (1, 1) and not any(padding)
+        pointwise = asked.kernel[:2] == (1, 1) and stride == (1, 1) and not any(padding)
         tile, cost = choose_tile(
             out[2], channels, unit, free_tail=any(padding), whole_channels=groups > 1
         )

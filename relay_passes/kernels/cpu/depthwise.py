@@ -13,6 +13,7 @@ from typing import Any
 from tvm import relax, s_tir, te, tirx
 
 from relay_passes.kernels.blocks import ROLE, annotation, inline_epilogue, role_block
+from relay_passes.kernels.border import with_border
 from relay_passes.kernels.cpu.tiling import VectorUnit
 from relay_passes.straight_line import constant_of, tensor_constant
 
@@ -60,21 +61,8 @@ def te_depthwise(
     lanes: int,
 ) -> te.Tensor:
     """Return the depthwise convolution of NHWC `data` with ``(kh, kw, c)`` weights."""
-    n, in_h, in_w, channels = (int(s) for s in data.shape)
     kh, kw, _ = (int(s) for s in weight.shape)
-    top, left, bottom, right = padding
-    source = data
-    if any(padding):
-        source = te.compute(
-            (n, in_h + top + bottom, in_w + left + right, channels),
-            lambda b, y, x, c: tirx.if_then_else(
-                tirx.all(y >= top, y < in_h + top, x >= left, x < in_w + left),
-                data[b, y - top, x - left, c],
-                tirx.const(0, data.dtype),
-            ),
-            name="pad",
-            attrs={ROLE: "pad"},
-        )
+    source = with_border(data, padding)
     ry = te.reduce_axis((0, kh), name="ry")
     rx = te.reduce_axis((0, kw), name="rx")
     return te.compute(

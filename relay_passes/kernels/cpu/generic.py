@@ -14,7 +14,12 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
-from relay_passes.kernels.blocks import all_blocks, vectorize_innermost
+from relay_passes.kernels.blocks import (
+    all_blocks,
+    inline_spatial,
+    is_static,
+    vectorize_innermost,
+)
 
 __all__ = ["schedule_generic"]
 
@@ -24,17 +29,9 @@ _PARALLEL_FROM = 4096
 
 def schedule_generic(func: tirx.PrimFunc, lanes: int) -> s_tir.Schedule | None:
     """Schedule any kernel of static shape; None when its form is not understood."""
-    sch = s_tir.Schedule(func)
-    try:
-        blocks = all_blocks(sch)
-    except s_tir.ScheduleError:
+    sch = inline_spatial(func)
+    if sch is None:
         return None
-    for block in blocks:
-        if _is_spatial(sch, block) and sch.get_consumers(block):
-            try:
-                sch.compute_inline(block)
-            except s_tir.ScheduleError:
-                continue
     for block in all_blocks(sch):
         _schedule_block(sch, block, lanes)
     return sch
@@ -43,7 +40,7 @@ def schedule_generic(func: tirx.PrimFunc, lanes: int) -> s_tir.Schedule | None:
 def _schedule_block(sch: s_tir.Schedule, block: Any, lanes: int) -> None:
     kinds = [v.iter_type for v in sch.get(block).iter_vars]
     loops = sch.get_loops(block)
-    if len(loops) != len(kinds) or not all(_static(sch, loop) for loop in loops):
+    if len(loops) != len(kinds) or not all(is_static(sch, loop) for loop in loops):
         return
     spatial = [loop for loop, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.DataPar]
     reduced = [loop for loop, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.CommReduce]
@@ -102,11 +99,3 @@ def _chunk(size: int, lanes: int) -> int:
     while width > 1 and size % width:
         width //= 2
     return width
-
-
-def _static(sch: s_tir.Schedule, loop: Any) -> bool:
-    return isinstance(sch.get(loop).extent, tirx.IntImm)
-
-
-def _is_spatial(sch: s_tir.Schedule, block: Any) -> bool:
-    return all(v.iter_type == tirx.IterVar.DataPar for v in sch.get(block).iter_vars)

@@ -8,16 +8,15 @@ elements, border included, on their way into shared memory. Groups are a batch o
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tvm import te, tirx
 from tvm.relax.transform.legalize_ops import nn as default_legalize
 
+from relay_passes.kernels.conv2d_call import read_conv2d
 from relay_passes.kernels.cuda.depthwise import te_depthwise
 from relay_passes.kernels.cuda.product import Product, te_product, vector_of
 from relay_passes.kernels.cuda.tiles import choose_tile
-from relay_passes.straight_line import dtype_of, static_shape
 
 __all__ = ["legalize_conv2d", "te_conv2d"]
 
@@ -28,27 +27,13 @@ def legalize_conv2d(arch: str) -> Any:
     """Return the legalisation of ``relax.nn.conv2d`` with channels-last result for `arch`."""
 
     def legalize(bb: Any, call: Any) -> Any:
-        attrs = call.attrs
-        data, weight = call.args
-        shape, kernel, out = static_shape(data), static_shape(weight), static_shape(call)
-        if (
-            attrs.data_layout not in ("NHWC", "NCHW")
-            or attrs.out_layout != "NHWC"
-            or attrs.kernel_layout != "HWIO"
-            or shape is None
-            or kernel is None
-            or out is None
-            or math.prod(out) == 0
-            or dtype_of(data) not in ("float16", "float32", "float64")
-            or dtype_of(call) != dtype_of(data)
-        ):
+        asked = read_conv2d(call, ("float16", "float32", "float64"))
+        if asked is None:
             return default_legalize._nn_conv2d(bb, call)
-        planar = attrs.data_layout == "NCHW"
-        groups = int(attrs.groups)
-        stride = (int(attrs.strides[0]), int(attrs.strides[1]))
-        dilation = (int(attrs.dilation[0]), int(attrs.dilation[1]))
-        padding = tuple(int(p) for p in attrs.padding)
-        if groups > 1 and kernel[2] == 1 and kernel[3] == groups and not planar:
+        data, weight = call.args
+        out, groups, planar = asked.out, asked.groups, asked.is_planar
+        stride, padding, dilation = asked.stride, asked.padding, asked.dilation
+        if asked.is_depthwise:
             return bb.call_te(
                 lambda x, w: te_depthwise(x, w, out, stride, padding, dilation),
                 data,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from tvm import s_tir, te, tirx
 
 from relay_passes.kernels.blocks import ROLE, inline_epilogue, role_block
+from relay_passes.kernels.border import with_border
 
 __all__ = ["schedule_depthwise", "te_depthwise"]
 
@@ -26,22 +27,9 @@ def te_depthwise(
     dilation: tuple[int, int],
 ) -> te.Tensor:
     """Return the depthwise convolution of NHWC `data` with ``(kh, kw, 1, c)`` weights."""
-    n, in_h, in_w, channels = (int(s) for s in data.shape)
     kh, kw, _, _ = (int(s) for s in weight.shape)
-    top, left, bottom, right = padding
     total = "float32" if str(data.dtype) == "float16" else str(data.dtype)
-    source = data
-    if any(padding):
-        source = te.compute(
-            (n, in_h + top + bottom, in_w + left + right, channels),
-            lambda b, y, x, c: tirx.if_then_else(
-                tirx.all(y >= top, y < in_h + top, x >= left, x < in_w + left),
-                data[b, y - top, x - left, c],
-                tirx.const(0, data.dtype),
-            ),
-            name="pad",
-            attrs={ROLE: "pad"},
-        )
+    source = with_border(data, padding)
     ry = te.reduce_axis((0, kh), name="ry")
     rx = te.reduce_axis((0, kw), name="rx")
     sums = te.compute(

@@ -18,7 +18,7 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from relay_passes.kernels.blocks import all_blocks
+from relay_passes.kernels.blocks import all_blocks, inline_spatial, is_spatial, is_static
 
 __all__ = ["schedule_generic"]
 
@@ -31,17 +31,9 @@ _FULL = 65536
 
 def schedule_generic(func: tirx.PrimFunc) -> s_tir.Schedule | None:
     """Schedule any kernel of static shape; None when its form is not understood."""
-    sch = s_tir.Schedule(func)
-    try:
-        blocks = all_blocks(sch)
-    except s_tir.ScheduleError:
+    sch = inline_spatial(func)
+    if sch is None:
         return None
-    for block in blocks:
-        if _is_spatial(sch, block) and sch.get_consumers(block):
-            try:
-                sch.compute_inline(block)
-            except s_tir.ScheduleError:
-                continue
     left = all_blocks(sch)
     if len(left) == 2 and _follows(sch, *left):
         # What is done with a sum (the mean of a pooling) is done where the sum is.
@@ -55,7 +47,7 @@ def schedule_generic(func: tirx.PrimFunc) -> s_tir.Schedule | None:
 
 def _follows(sch: s_tir.Schedule, reduction: Any, out: Any) -> bool:
     """Return whether `out` takes each result of `reduction` once, of static shape."""
-    if _is_spatial(sch, reduction) or not _is_spatial(sch, out) or sch.get_consumers(out):
+    if is_spatial(sch, reduction) or not is_spatial(sch, out) or sch.get_consumers(out):
         return False
     stmts = sch.get(reduction), sch.get(out)
     kinds = [v.iter_type for v in stmts[0].iter_vars]
@@ -65,7 +57,7 @@ def _follows(sch: s_tir.Schedule, reduction: Any, out: Any) -> bool:
     wanted = [v.dom.extent for v in stmts[1].iter_vars]
     loops = [*sch.get_loops(reduction), *sch.get_loops(out)]
     return (
-        all(_is_static(sch, loop) for loop in loops)
+        all(is_static(sch, loop) for loop in loops)
         and len(sch.get_loops(reduction)) == len(kinds)
         and len(sch.get_loops(out)) == len(wanted) > 0
         and math.prod(map(int, outputs)) == math.prod(map(int, wanted))
@@ -95,7 +87,7 @@ def _finish_in_place(sch: s_tir.Schedule, reduction: Any, out: Any) -> None:
 def _schedule_block(sch: s_tir.Schedule, block: Any) -> bool:
     kinds = [v.iter_type for v in sch.get(block).iter_vars]
     loops = sch.get_loops(block)
-    if len(loops) != len(kinds) or not all(_is_static(sch, loop) for loop in loops):
+    if len(loops) != len(kinds) or not all(is_static(sch, loop) for loop in loops):
         return _bind_outer(sch, block, loops)
     spatial = [loop for loop, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.DataPar]
     reduced = [loop for loop, k in zip(loops, kinds, strict=True) if k == tirx.IterVar.CommReduce]
@@ -200,11 +192,3 @@ def _bind_outer(sch: s_tir.Schedule, block: Any, loops: list[Any]) -> bool:
     sch.bind(block_loop, "blockIdx.x")
     sch.bind(thread, "threadIdx.x")
     return True
-
-
-def _is_static(sch: s_tir.Schedule, loop: Any) -> bool:
-    return isinstance(sch.get(loop).extent, tirx.IntImm)
-
-
-def _is_spatial(sch: s_tir.Schedule, block: Any) -> bool:
-    return all(v.iter_type == tirx.IterVar.DataPar for v in sch.get(block).iter_vars)
