@@ -4,7 +4,7 @@
 
 The folder holds our packages, tests and benchmarks as they are, the small runtime of TVM with its
 Python files, wheels of what they import (for Python 3.12), and networks compiled to machine
-code. ``run.sh`` there unpacks the wheels once and runs the tests and benchmarks.
+code. ``run.sh`` there unpacks them once and runs the tests and benchmarks.
 """
 
 import argparse
@@ -64,7 +64,8 @@ PYTHON=${PYTHON:-python3}
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' ||
     { echo 'run.sh: these wheels are for Python 3.12; set PYTHON to one'; exit 2; }
 if [ ! -e packages/.ready ]; then
-    for wheel in wheels/*.whl; do "$PYTHON" -m zipfile -e "$wheel" packages; done
+    for archive in wheels/*; do "$PYTHON" -m zipfile -e "$archive" packages; done
+    "$PYTHON" -m zipfile -e networks.zip networks
     touch packages/.ready
 fi
 export PYTHONPATH="$PWD:$PWD/packages" TVM_USE_RUNTIME_LIB=1 HIOS_NETWORKS="$PWD/networks"
@@ -111,6 +112,9 @@ def main() -> None:
             from benchmarks.two_convs import save_pairs
 
             save_pairs(folder / "networks", f"cuda:{options.arch}")
+        # Whoever unpacks wheels can unpack these as well, and they take a third.
+        _pack(folder / "networks", folder / "networks.zip")
+        _pack(folder / "packages", folder / "wheels" / "tvm_runtime.zip")
         (folder / "run.sh").write_text(RUN)
         (folder / "run.sh").chmod(0o755)
         folder.rename(target)
@@ -153,6 +157,11 @@ def _ignored(source: Path):
         return {name for name in names if name in top or name == "__pycache__"}
 
     return ignore
+
+
+def _pack(folder: Path, archive: Path) -> None:
+    shutil.make_archive(str(archive.with_suffix("")), "zip", folder)
+    shutil.rmtree(folder)
 
 
 def _download(folder: Path) -> None:
