@@ -83,11 +83,12 @@ class Row:
     workspaces: int
 
 
-def kernel_rows(model: str, arch: str) -> Iterator[Row]:
+def kernel_rows(model: str, arch: str, allow_tf32: bool = False) -> Iterator[Row]:
     """Compile `model` for `arch` and yield its kernels in the order in which they run."""
-    from relay_passes import compile_graph
+    from relay_passes import compile_graph, resolve_target
 
-    graph = compile_graph(load_model_reference(model), f"cuda:{arch}").graph
+    target = resolve_target(f"cuda:{arch}", allow_tf32)
+    graph = compile_graph(load_model_reference(model), target).graph
     callers: dict[str, int] = {}
     for op in graph.operators:
         callers[op.kernel] = callers.get(op.kernel, 0) + 1
@@ -95,7 +96,7 @@ def kernel_rows(model: str, arch: str) -> Iterator[Row]:
         if op.kernel not in callers:
             continue
         yield Row(
-            model=model,
+            model=f"{model}, TF32" if allow_tf32 else model,
             arch=arch,
             kernel=op.kernel,
             kind=op.kind,
@@ -204,6 +205,7 @@ def complaints(rows: list[Row]) -> list[str]:
 @click.command()
 @click.option("--models", default="zoo:inception_v3", show_default=True, help="Or: zoo, for all.")
 @click.option("--arch", "architectures", default=ARCHITECTURES, show_default=True)
+@click.option("--allow-tf32", is_flag=True, help="As of `hios compile`.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the raw figures as JSON.")
 @click.option(
     "--summary",
@@ -212,7 +214,12 @@ def complaints(rows: list[Row]) -> list[str]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def main(
-    models: str, architectures: str, out: Path | None, summary: Path | None, as_json: bool
+    models: str,
+    architectures: str,
+    allow_tf32: bool,
+    out: Path | None,
+    summary: Path | None,
+    as_json: bool,
 ) -> None:
     """Print what the kernels of networks take of a GPU."""
     import msgspec
@@ -225,7 +232,7 @@ def main(
         for index, (name, arch) in enumerate(pairs):
             progress(f"{name} for {arch}", index / len(pairs))
             start = time.perf_counter()
-            rows += kernel_rows(name, arch)
+            rows += kernel_rows(name, arch, allow_tf32)
             seconds[f"{name} {arch}"] = round(time.perf_counter() - start, 1)
         progress("done", 1.0)
     wrong = complaints(rows)

@@ -19,7 +19,7 @@ from hios_tvm.deciding import decide
 from hios_tvm.machines import resolve_machine
 from hios_tvm.merging import merge_by_cost, wants_merges
 from hios_tvm.model import Model
-from hios_tvm.sources import Progress, compile_model
+from hios_tvm.sources import Progress, choose_target, compile_model
 
 __all__ = ["build", "load", "pipeline", "register_pipeline", "schedule"]
 
@@ -40,6 +40,7 @@ def build(
     merge: bool | None = None,
     cache: CacheChoice = None,
     database: str | PathLike[str] | None = None,
+    allow_tf32: bool = False,
     progress: Progress | None = None,
 ) -> Model:
     """Compile a model, decide where and when each operator runs, and make it ready to run.
@@ -82,6 +83,9 @@ def build(
     database
         Folder of tuned kernels that ``hios tune`` wrote; each is taken where it measured
         faster than the kernel of our rules.
+    allow_tf32
+        Let the tensor cores of a GPU (compute capability 8.0 and up) take float32 convolutions
+        and matrix products, their factors rounded to ten bits of mantissa.
     progress
         Called with (what is being done, fraction done).
 
@@ -96,6 +100,7 @@ def build(
         With one line on what is wrong and the next step.
     """
     place = resolve_machine(devices, machine, streams, target)
+    target = choose_target(target, place, allow_tf32)
     compiled = compile_model(
         model,
         target,

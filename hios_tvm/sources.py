@@ -11,7 +11,7 @@ from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Machine
 from hios_tvm.caching import CacheChoice, cache_folder
 
-__all__ = ["Progress", "compile_model", "compile_offers", "resolve_model"]
+__all__ = ["Progress", "choose_target", "compile_model", "compile_offers", "resolve_model"]
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the fraction done, in [0, 1]."""
@@ -31,6 +31,23 @@ def resolve_model(model: Any, seed: int = 0) -> Any:
         if is_model_reference(model):
             return load_model_reference(model, seed)
     return model
+
+
+def choose_target(target: Any, machine: Machine | None, allow_tf32: bool = False) -> Any:
+    """Return the target given, else the one that the devices say; with TF32 where allowed.
+
+    Raises
+    ------
+    InvalidOption
+        When TF32 is allowed for what has none.
+    """
+    kinds = set() if machine is None else {device.kind for device in machine.devices}
+    chosen = target or ("cuda" if kinds == {"cuda"} else "llvm")
+    if not allow_tf32:
+        return chosen
+    from relay_passes import resolve_target
+
+    return resolve_target(chosen, allow_tf32=True)
 
 
 def compile_model(
@@ -71,7 +88,7 @@ def compile_model(
         When the model or the target cannot be used, or does not fit the machine.
     """
     kinds = set() if machine is None else {device.kind for device in machine.devices}
-    chosen = _target(target, machine)
+    chosen = choose_target(target, machine)
     compiled = _compile(model, chosen, shapes, seed, progress, merges, cache, database)
     _require_fit(compiled, kinds)
     return compiled
@@ -141,7 +158,7 @@ def compile_offers(
     """Compile merges of a model alone; see `relay_passes.compile_offers` and `compile_model`."""
     from relay_passes import compile_offers as compile_them
 
-    chosen = _target(target, machine)
+    chosen = choose_target(target, machine)
     network = resolve_model(model, seed)
     return compile_them(
         network,
@@ -152,9 +169,3 @@ def compile_offers(
         cache=cache_folder(cache),
         database=None if database is None else Path(database),
     )
-
-
-def _target(target: Any, machine: Machine | None) -> Any:
-    """Return the target given, else the one that the devices say."""
-    kinds = set() if machine is None else {device.kind for device in machine.devices}
-    return target or ("cuda" if kinds == {"cuda"} else "llvm")

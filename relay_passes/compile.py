@@ -14,7 +14,7 @@ from relay_passes.build_kernels import build_kernels
 from relay_passes.compile_cache import CompileCache
 from relay_passes.cuda.launches import with_resources
 from relay_passes.cuda.resources import read_resources
-from relay_passes.cuda.target import cuda_target
+from relay_passes.cuda.target import cuda_target, with_tf32
 from relay_passes.extract import extract_graph
 from relay_passes.frontends import import_model
 from relay_passes.library import TvmKernelLibrary
@@ -184,14 +184,21 @@ def _compile(
     return compiled
 
 
-def resolve_target(target: Any) -> tvm.target.Target:
+def resolve_target(target: Any, allow_tf32: bool = False) -> tvm.target.Target:
     """Return a TVM target; plain ``llvm`` means this machine, ``cuda`` see `cuda_target`.
+
+    With `allow_tf32` kernels for it may round the factors of float32 products to TF32.
 
     Raises
     ------
     InvalidOption
-        When TVM does not understand it.
+        When TVM does not understand it, or TF32 is allowed for what has none.
     """
+    resolved = _resolved(target)
+    return with_tf32(resolved) if allow_tf32 else resolved
+
+
+def _resolved(target: Any) -> tvm.target.Target:
     if isinstance(target, tvm.target.Target):
         return target
     if target in ("llvm", "cpu", "native"):

@@ -107,6 +107,11 @@ def command(
             f"{source!r} is a graph file and has no kernels to run; give a model or an artifact, "
             "or use `hios simulate`"
         )
+    if model.allow_tf32:
+        raise InvalidOption(
+            "--allow-tf32: our kernels are compared in float32; leave it out, or time them with "
+            "`hios bench`"
+        )
     contenders = choose(engines.split(",") if engines else [])
     budget_s = None if budget is None else parse_duration(budget)
     options = ContestOptions(repeat=repeat, budget_s=budget_s, baseline=baseline)

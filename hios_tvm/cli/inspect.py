@@ -152,13 +152,13 @@ def _open(
         )
         return graph, origin, placed
     from hios_tvm.cli.options import parse_shapes
-    from hios_tvm.sources import compile_model
+    from hios_tvm.sources import choose_target, compile_model
 
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
             source,
-            model.target,
+            choose_target(model.target, None, model.allow_tf32),
             shapes=shapes,
             seed=model.seed,
             cache=model.cache,

@@ -61,6 +61,7 @@ class ModelChoice:
 
     shapes: tuple[str, ...]
     target: str | None
+    allow_tf32: bool
     seed: int
     database: Path | None
     cache_dir: Path | None
@@ -159,6 +160,11 @@ model_options = _packed(
         metavar="TARGET",
         help="Target to compile for: llvm, cuda, cuda:sm_90, or TVM's JSON.  "
         "[default: as the devices say]",
+    ),
+    click.option(
+        "--allow-tf32",
+        is_flag=True,
+        help="Let a GPU's tensor cores take float32 convolutions and products, rounded to TF32.",
     ),
     click.option(
         "--seed",

@@ -7,7 +7,7 @@ nor XGBoost. A folder is an artifact, everything else is a model to compile.
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hios.bounds import lower_bound
 from hios.costs.protocol import Costs
@@ -69,11 +69,12 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class _Kernels:
-    """A model that is compiled, the devices for it, and the schedule it came with."""
+    """A model that is compiled, the devices and target for it, and the schedule it came with."""
 
     compiled: "CompiledGraph"
     machine: Machine
     schedule: Schedule | None
+    target: Any = None
 
 
 def read_problem(
@@ -96,10 +97,10 @@ def read_problem(
             "bench or trace"
         )
     if source.endswith(".json"):
-        if model.shapes or model.target is not None:
+        if model.shapes or model.target is not None or model.allow_tf32:
             raise InvalidOption(
-                f"--shapes and --target are for models; {source!r} is a graph file, which has "
-                "no kernels"
+                f"--shapes, --target and --allow-tf32 are for models; {source!r} is a graph file, "
+                "which has no kernels"
             )
         if deciding.cost_model is not None:
             raise InvalidOption(
@@ -205,7 +206,7 @@ def open_model(
                     again,
                     kernels.compiled,
                     known,
-                    target=model.target,
+                    target=kernels.target,
                     shapes=parse_shapes(model.shapes),
                     seed=model.seed,
                     scheduler=scheduler,
@@ -294,14 +295,15 @@ def _load_kernels(
             place = resolve_machine(parse_devices(machine), machine.machine, machine.streams)
             validate_schedule(artifact.compiled.graph, place, artifact.schedule)
         return _Kernels(artifact.compiled, place, artifact.schedule)
-    from hios_tvm.sources import compile_model
+    from hios_tvm.sources import choose_target, compile_model
 
     place = resolve_machine(parse_devices(machine), machine.machine, machine.streams, model.target)
+    target = choose_target(model.target, place, model.allow_tf32)
     shapes = parse_shapes(model.shapes)
     with progress_bar("compile", output.quiet or output.json) as progress:
         compiled = compile_model(
             source,
-            model.target,
+            target,
             machine=place,
             shapes=shapes,
             seed=model.seed,
@@ -309,7 +311,7 @@ def _load_kernels(
             database=model.database,
             progress=progress,
         )
-    return _Kernels(compiled, place, None)
+    return _Kernels(compiled, place, None, target)
 
 
 def _decides_anew(choice: SchedulerChoice) -> bool:

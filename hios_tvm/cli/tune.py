@@ -85,7 +85,7 @@ def command(
     from relay_passes.compile_cache import CompileCache
     from relay_passes.tuning import Tracker, TuneOptions, TuningDatabase, tune, tuning_tasks
 
-    target = resolve_target(model.target or "llvm")
+    target = resolve_target(model.target or "llvm", model.allow_tf32)
     lent = None if place is None or key is None else Tracker(*place, key)
     options = TuneOptions(trials, seconds, batch, population, model.seed, lent)
     folder = cache_folder(model.cache)

@@ -25,6 +25,8 @@ from relay_passes.pipeline import lowering_pipeline
 __all__ = ["EmulatedGraphs", "EmulatedKernels", "empty_like"]
 
 _HEADER = Path(__file__).with_name("cuda_emulator.hpp")
+# Before the first kernel or device function of ours stands what CUDA's headers need.
+_START = re.compile(r'extern "C" __global__|__device__ __forceinline__ void hios_')
 _DECLARED = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) \{', re.DOTALL
 )
@@ -84,7 +86,7 @@ class EmulatedKernels:
 
     def _build(self, folder):
         text = re.sub(r"#include .*", "", self.source)
-        start = text.index('extern "C" __global__')
+        start = _START.search(text).start()
         text = re.sub(
             r"extern __shared__ __align__\(\d+\) ([\w ]+?) (\w+)\[\];",
             r"\1* \2 = (\1*)::buf_dyn_shmem;",

@@ -56,20 +56,24 @@ def convolutions(draw, grouped=False, depthwise=False):
     }
 
 
-def check_convolutions(cases, dtype="float32", tolerance=1e-5, target=TARGET):
+def check_convolutions(cases, dtype="float32", tolerance=1e-5, target=TARGET, rounded=None):
+    """Compare with float64; where factors are `rounded`, with the product of rounded ones too."""
     rng = np.random.default_rng(3)
-    modules, wanted, given_inputs = {}, {}, {}
+    modules, wanted, exact, given_inputs = {}, {}, {}, {}
     for index, case in enumerate(cases):
         x = rng.standard_normal(case["x"]).astype(dtype)
         w = (rng.standard_normal(case["w"]) / np.prod(case["w"][1:]) ** 0.5).astype(dtype)
         bias = rng.standard_normal(case["w"][0]).astype(dtype).reshape(1, -1, 1, 1)
         attrs = {key: case[key] for key in ("stride", "padding", "dilation", "groups")}
-        out = convolve(x, w, **attrs) + bias
+        out = convolve(x, w, **attrs)
         inputs = [x]
+        behind = bias
         if case["residual"]:
             inputs.append(rng.standard_normal(out.shape).astype(dtype))
-            out = out + inputs[1]
+            behind = bias.astype("float64") + inputs[1]
         name = f"c{index}"
+        if rounded is not None:
+            exact[name] = np.maximum(convolve(rounded(x), rounded(w), **attrs) + behind, 0)
 
         def build(builder, data, *rest, w=w, bias=bias, attrs=attrs):
             y = relax.op.nn.conv2d(
@@ -86,7 +90,7 @@ def check_convolutions(cases, dtype="float32", tolerance=1e-5, target=TARGET):
             return relax.op.nn.relu(builder.emit(y))
 
         modules[name] = module_of([a.shape for a in inputs], build, dtype)
-        wanted[name], given_inputs[name] = np.maximum(out, 0), inputs
+        wanted[name], given_inputs[name] = np.maximum(out + behind, 0), inputs
     graphs = EmulatedGraphs(modules, resolve_target(target))
     for name, inputs in given_inputs.items():
         (found,) = graphs(name, *inputs)
@@ -94,6 +98,8 @@ def check_convolutions(cases, dtype="float32", tolerance=1e-5, target=TARGET):
         size = max(np.linalg.norm(wanted[name]), 1e-3)
         error = np.linalg.norm(found - wanted[name]) / size
         assert error < tolerance, (cases[int(name[1:])], error)
+        if rounded is not None:
+            assert relative_error(found, exact[name]) < 1e-6 < 1e-5 < error, cases[int(name[1:])]
     return graphs
 
 

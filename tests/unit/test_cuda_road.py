@@ -118,6 +118,7 @@ def test_mistakes_are_one_line(hios, model, tmp_path):
         ("use cuda:ARCH", ("--target", "cuda:sm_1")),
         ("cannot run on cpu devices", ("--target", "cuda", "--devices", "cpu:0")),
         ("is not there", ("--devices", "cuda:0", "--costs", "profile")),
+        ("TF32 is a format of NVIDIA GPUs", ("--devices", "cpu:0", "--allow-tf32")),
     ):
         code, out, err = hios("compile", model, "-o", target, "--quiet", *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1), err

@@ -23,7 +23,7 @@ __all__ = ["legalize_conv2d", "te_conv2d"]
 Pair = tuple[int, int]
 
 
-def legalize_conv2d(arch: str) -> Any:
+def legalize_conv2d(arch: str, allow_tf32: bool = False) -> Any:
     """Return the legalisation of ``relax.nn.conv2d`` with channels-last result for `arch`."""
 
     def legalize(bb: Any, call: Any) -> Any:
@@ -41,7 +41,9 @@ def legalize_conv2d(arch: str) -> Any:
                 primfunc_name_hint="depthwise",
             )
         return bb.call_te(
-            lambda x, w: te_conv2d(x, w, out, groups, stride, padding, dilation, arch, planar),
+            lambda x, w: te_conv2d(
+                x, w, out, groups, stride, padding, dilation, arch, planar, allow_tf32
+            ),
             data,
             weight,
             primfunc_name_hint="conv2d",
@@ -60,6 +62,7 @@ def te_conv2d(
     dilation: Pair,
     arch: str,
     planar: bool = False,
+    allow_tf32: bool = False,
 ) -> te.Tensor:
     """Return the convolution of NHWC `data` with an HWIO `weight`.
 
@@ -77,6 +80,8 @@ def te_conv2d(
         Decides on the tile.
     planar : bool
         `data` is NCHW.
+    allow_tf32 : bool
+        float32 may be rounded to TF32.
     """
     order = (0, 2, 3, 1) if planar else (0, 1, 2, 3)
     _, in_h, in_w, _ = (int(data.shape[i]) for i in order)
@@ -103,6 +108,7 @@ def te_conv2d(
         arch,
         1 if planar else ic,
         product.dtype,
+        allow_tf32,
     )
 
     def gather(g: Any, m: Any, k: Any) -> Any:

@@ -26,7 +26,7 @@ _WARP = 32
 _WARPS = 4
 
 
-def legalize_matmul(arch: str) -> Any:
+def legalize_matmul(arch: str, allow_tf32: bool = False) -> Any:
     """Return the legalisation of ``relax.matmul`` for `arch`."""
 
     def legalize(bb: Any, call: Any) -> Any:
@@ -48,13 +48,18 @@ def legalize_matmul(arch: str) -> Any:
         if array is not None and array.ndim == 2 and math.prod(shape[:-1]) <= _FEW_ROWS:
             return bb.call_te(te_rows, data, tensor_constant(array.T), primfunc_name_hint="dense")
         return bb.call_te(
-            lambda x, w: te_matmul(x, w, out, arch), data, weight, primfunc_name_hint="dense"
+            lambda x, w: te_matmul(x, w, out, arch, allow_tf32),
+            data,
+            weight,
+            primfunc_name_hint="dense",
         )
 
     return legalize
 
 
-def te_matmul(data: te.Tensor, weight: te.Tensor, out: tuple[int, ...], arch: str) -> te.Tensor:
+def te_matmul(
+    data: te.Tensor, weight: te.Tensor, out: tuple[int, ...], arch: str, allow_tf32: bool = False
+) -> te.Tensor:
     """Return ``data @ weight`` with numpy's broadcasting of leading axes, shape `out`."""
     shape = tuple(int(s) for s in data.shape)
     right_shape = tuple(int(s) for s in weight.shape)
@@ -74,7 +79,7 @@ def te_matmul(data: te.Tensor, weight: te.Tensor, out: tuple[int, ...], arch: st
         store_vector=vector_of(columns, str(data.dtype)),
         leading=leading,
     )
-    tile = choose_tile(batch, rows, columns, depth, arch, depth, product.dtype)
+    tile = choose_tile(batch, rows, columns, depth, arch, depth, product.dtype, allow_tf32)
 
     def left(g: Any, m: Any, k: Any) -> Any:
         position = _split(g, out[:leading]) + _split(m, out[leading:-1])

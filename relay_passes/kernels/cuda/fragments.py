@@ -1,5 +1,7 @@
 """Tensor intrinsics for fragments of 16 × 16 × 16, float16 added up in float32.
 
+Clearing and storing accumulators serves products of TF32 too, which have another depth.
+
 Each has two forms: what it computes, which a schedule's loops are compared with, and the call
 that takes their place. TVM brings such intrinsics too, among those of every other type and form,
 in one module whose import alone takes longer than the compilation of most networks.
@@ -16,7 +18,16 @@ from typing import Any
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T  # noqa: N812 (as TVM prints it)
 
-__all__ = ["FACTORS", "FRAGMENT", "RESULTS", "fragment_intrinsics"]
+__all__ = [
+    "ACCUMULATOR",
+    "FACTORS",
+    "FRAGMENT",
+    "RESULTS",
+    "fill_intrinsic",
+    "fragment_intrinsics",
+    "fragment_number",
+    "store_intrinsic",
+]
 
 FRAGMENT = 16
 """Rows, columns and depth of a fragment."""
@@ -25,7 +36,7 @@ FACTORS, RESULTS = "shared", "shared.dyn"
 """Where fragments come from and go to. Within one kind of shared memory TVM would give results the
 place of a factor, of another type, and then refuses the address of it."""
 
-_ACCUMULATOR = "wmma.accumulator"
+ACCUMULATOR = "wmma.accumulator"
 
 
 @cache
@@ -38,11 +49,11 @@ def fragment_intrinsics() -> dict[str, str]:
         ``fill``, ``load_a``, ``load_b``, ``multiply`` and ``store``.
     """
     made = {
-        "fill": _fill(),
+        "fill": fill_intrinsic(FRAGMENT),
         "load_a": _load("wmma.matrix_a"),
         "load_b": _load("wmma.matrix_b"),
         "multiply": _multiply(),
-        "store": _store(),
+        "store": store_intrinsic(FRAGMENT),
     }
     names = {}
     for name, (computes, call) in made.items():
@@ -51,19 +62,20 @@ def fragment_intrinsics() -> dict[str, str]:
     return names
 
 
-def _number(buffer: Any, stride: Any) -> Any:
+def fragment_number(buffer: Any, stride: Any) -> Any:
     """Return which fragment of its whole buffer the matched one is."""
     offset = buffer.elem_offset
     row, column = offset // stride // FRAGMENT, offset % stride // FRAGMENT
     return row * (stride // FRAGMENT) + column
 
 
-def _fill() -> tuple[Any, Any]:
+def fill_intrinsic(depth: int) -> tuple[Any, Any]:
+    """Return both forms of clearing an accumulator of products of `depth`."""
     n = FRAGMENT
 
     @T.prim_func(s_tir=True)
     def computes(c: T.handle) -> None:
-        C = T.match_buffer(c, (n, n), "float32", align=64, offset_factor=n, scope=_ACCUMULATOR)
+        C = T.match_buffer(c, (n, n), "float32", align=64, offset_factor=n, scope=ACCUMULATOR)
         with T.sblock("root"):
             T.reads()
             T.writes(C[0:n, 0:n])
@@ -77,13 +89,15 @@ def _fill() -> tuple[Any, Any]:
         s1 = T.int32()
         s0 = T.int32()
         C = T.match_buffer(
-            c, (n, n), "float32", align=64, offset_factor=n, scope=_ACCUMULATOR, strides=[s1, s0]
+            c, (n, n), "float32", align=64, offset_factor=n, scope=ACCUMULATOR, strides=[s1, s0]
         )
         with T.sblock("root"):
             T.reads()
             T.writes(C[0:n, 0:n])
             T.evaluate(
-                T.tvm_fill_fragment(C.data, n, n, n, _number(C, s1), T.float32(0), dtype="void")
+                T.tvm_fill_fragment(
+                    C.data, n, n, depth, fragment_number(C, s1), T.float32(0), dtype="void"
+                )
             )
 
     return computes, call
@@ -125,7 +139,7 @@ def _load(scope: str) -> tuple[Any, Any]:
                     n,
                     n,
                     n,
-                    _number(C, c1),
+                    fragment_number(C, c1),
                     A.access_ptr("r", ptr_type="float16"),
                     a1,
                     "row_major",
@@ -136,12 +150,13 @@ def _load(scope: str) -> tuple[Any, Any]:
     return computes, call
 
 
-def _store() -> tuple[Any, Any]:
+def store_intrinsic(depth: int) -> tuple[Any, Any]:
+    """Return both forms of storing an accumulator of products of `depth`."""
     n = FRAGMENT
 
     @T.prim_func(s_tir=True)
     def computes(a: T.handle, c: T.handle) -> None:
-        A = T.match_buffer(a, (n, n), "float32", align=64, offset_factor=n, scope=_ACCUMULATOR)
+        A = T.match_buffer(a, (n, n), "float32", align=64, offset_factor=n, scope=ACCUMULATOR)
         C = T.match_buffer(c, (n, n), "float32", align=64, offset_factor=n, scope=RESULTS)
         with T.sblock("root"):
             T.reads(A[0:n, 0:n])
@@ -158,7 +173,7 @@ def _store() -> tuple[Any, Any]:
         c1 = T.int32()
         c0 = T.int32()
         A = T.match_buffer(
-            a, (n, n), "float32", align=64, offset_factor=n, scope=_ACCUMULATOR, strides=[a1, a0]
+            a, (n, n), "float32", align=64, offset_factor=n, scope=ACCUMULATOR, strides=[a1, a0]
         )
         C = T.match_buffer(
             c, (n, n), "float32", align=64, offset_factor=n, scope=RESULTS, strides=[c1, c0]
@@ -171,8 +186,8 @@ def _store() -> tuple[Any, Any]:
                     A.data,
                     n,
                     n,
-                    n,
-                    _number(A, a1),
+                    depth,
+                    fragment_number(A, a1),
                     C.access_ptr("w", ptr_type="float32"),
                     c1,
                     "row_major",
@@ -190,7 +205,7 @@ def _multiply() -> tuple[Any, Any]:
     def computes(a: T.handle, b: T.handle, c: T.handle) -> None:
         A = T.match_buffer(a, (n, n), "float16", align=64, offset_factor=n, scope="wmma.matrix_a")
         B = T.match_buffer(b, (n, n), "float16", align=64, offset_factor=n, scope="wmma.matrix_b")
-        C = T.match_buffer(c, (n, n), "float32", align=64, offset_factor=n, scope=_ACCUMULATOR)
+        C = T.match_buffer(c, (n, n), "float32", align=64, offset_factor=n, scope=ACCUMULATOR)
         with T.sblock("root"):
             T.reads(C[0:n, 0:n], A[0:n, 0:n], B[0:n, 0:n])
             T.writes(C[0:n, 0:n])
@@ -216,7 +231,7 @@ def _multiply() -> tuple[Any, Any]:
             b, (n, n), "float16", align=64, offset_factor=n, scope="wmma.matrix_b", strides=[b1, b0]
         )
         C = T.match_buffer(
-            c, (n, n), "float32", align=64, offset_factor=n, scope=_ACCUMULATOR, strides=[c1, c0]
+            c, (n, n), "float32", align=64, offset_factor=n, scope=ACCUMULATOR, strides=[c1, c0]
         )
         with T.sblock("root"):
             T.reads(C[0:n, 0:n], A[0:n, 0:n], B[0:n, 0:n])
@@ -224,13 +239,13 @@ def _multiply() -> tuple[Any, Any]:
             T.evaluate(
                 T.tvm_mma_sync(
                     C.data,
-                    _number(C, c1),
+                    fragment_number(C, c1),
                     A.data,
-                    _number(A, a1),
+                    fragment_number(A, a1),
                     B.data,
-                    _number(B, b1),
+                    fragment_number(B, b1),
                     C.data,
-                    _number(C, c1),
+                    fragment_number(C, c1),
                     dtype="void",
                 )
             )

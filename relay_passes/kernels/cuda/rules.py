@@ -11,6 +11,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
+from relay_passes.cuda.target import allows_tf32
 from relay_passes.features import RULE
 from relay_passes.kernels.cuda.conv2d import legalize_conv2d
 from relay_passes.kernels.cuda.dense import legalize_matmul, schedule_rows
@@ -26,9 +27,10 @@ __all__ = ["ScheduleKernels", "legalize_map"]
 def legalize_map(target: tvm.target.Target) -> dict[str, Callable[[Any, Any], Any]]:
     """Return the operators that are lowered here and not by TVM's default, for a CUDA target."""
     arch = str(target.attrs["arch"])
+    tf32 = allows_tf32(target)
     return {
-        "relax.nn.conv2d": legalize_conv2d(arch),
-        "relax.matmul": legalize_matmul(arch),
+        "relax.nn.conv2d": legalize_conv2d(arch, tf32),
+        "relax.matmul": legalize_matmul(arch, tf32),
     }
 
 

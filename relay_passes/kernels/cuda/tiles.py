@@ -27,10 +27,11 @@ _FMA_PER_CYCLE = 64.0
 and up (CUDA C++ Programming Guide, "Arithmetic Instructions"): the lower one, so that a tile that
 is bound by arithmetic on one is so on all."""
 
-_TENSOR_FMA_PER_CYCLE = 1024.0
-"""float16 multiply-adds of a multiprocessor's tensor cores in a cycle, of compute capability 8.0
-(NVIDIA A100 Tensor Core GPU Architecture, "Third-Generation Tensor Cores"); the instructions
-that `relay_passes.kernels.cuda.tensor_cores` uses do not reach the double of 9.0."""
+_TENSOR_BYTES_PER_CYCLE = 2048.0
+"""Multiply-adds of a multiprocessor's tensor cores in a cycle, times the bytes of a factor: 1024 of
+float16 and 512 of TF32, of compute capability 8.0 (NVIDIA A100 Tensor Core GPU Architecture,
+"Third-Generation Tensor Cores"); the instructions that `relay_passes.kernels.cuda.tensor_cores`
+uses do not reach the double of 9.0."""
 
 _GLOBAL_BYTES_PER_CYCLE = 32.0
 """Bytes that a multiprocessor gets from the second-level cache in a cycle, when all ask."""
@@ -84,6 +85,8 @@ class TensorTile:
         Of the slices that pass through shared memory.
     warp_rows, warp_columns
         Of the product, computed by one warp.
+    element_bytes
+        Of an element of the factors: 2 of float16, 4 of float32, which is rounded to TF32.
     """
 
     rows: int
@@ -91,6 +94,7 @@ class TensorTile:
     depth: int
     warp_rows: int
     warp_columns: int
+    element_bytes: int = 2
 
     @property
     def warps(self) -> int:
@@ -105,7 +109,7 @@ class TensorTile:
     def written(self) -> str:
         """Return the tile as an annotation."""
         extents = self.rows, self.columns, self.depth, self.warp_rows, self.warp_columns
-        return f"tensor,{','.join(map(str, extents))}"
+        return f"tensor,{','.join(map(str, extents))},{self.element_bytes}"
 
 
 Tile = TypeVar("Tile", ProductTile, TensorTile)
@@ -140,18 +144,25 @@ _TENSOR_SHAPES = (
     (64, 16, 16, 16),
     (16, 64, 16, 16),
 )
-_TENSOR_DEPTH = 32
+_TENSOR_DEPTH_BYTES = 64
 _FEWEST = 8
 """Rows, columns and depth from which on a product is worth rounding up to fragments of 16."""
 
 
 def choose_tile(
-    batch: int, rows: int, columns: int, depth: int, arch: str, channels: int, dtype: str
+    batch: int,
+    rows: int,
+    columns: int,
+    depth: int,
+    arch: str,
+    channels: int,
+    dtype: str,
+    allow_tf32: bool = False,
 ) -> ProductTile | TensorTile:
     """Choose the tile of a product and with it the units that compute it.
 
-    Tensor cores take products of float16 that are no smaller than half a fragment in any
-    direction; the ordinary units take all others.
+    Tensor cores take products of float16, and of float32 where TF32 is allowed, that are no
+    smaller than half a fragment in any direction; the ordinary units take all others.
 
     Parameters
     ----------
@@ -159,10 +170,14 @@ def choose_tile(
         As in `choose_product_tile`.
     dtype : str
         Of the factors.
+    allow_tf32 : bool
+        Factors of float32 may be rounded to TF32.
     """
-    if dtype != "float16" or min(rows, columns, depth) < _FEWEST:
+    size = {"float16": 2, "float32": 4 if allow_tf32 else 0}.get(dtype, 0)
+    if not size or min(rows, columns, depth) < _FEWEST:
         return choose_product_tile(batch, rows, columns, depth, arch, channels)
-    tiles = [TensorTile(r, c, _TENSOR_DEPTH, wr, wc) for r, c, wr, wc in _TENSOR_SHAPES]
+    slice_depth = _TENSOR_DEPTH_BYTES // size
+    tiles = [TensorTile(r, c, slice_depth, wr, wc, size) for r, c, wr, wc in _TENSOR_SHAPES]
     return _best(tiles, batch, rows, columns, depth, arch)
 
 
@@ -213,7 +228,8 @@ def _cycles(tile: ProductTile | TensorTile, blocks: int, depth: int, processors:
     fill = tile.rows * tile.columns * tile.depth
     if isinstance(tile, TensorTile):
         reuse = tile.warp_rows * tile.warp_columns / (tile.warp_rows + tile.warp_columns) / 16
-        arithmetic, size = fill / _TENSOR_FMA_PER_CYCLE * (1 + 0.6 / reuse), 2
+        size = tile.element_bytes
+        arithmetic = fill * size / _TENSOR_BYTES_PER_CYCLE * (1 + 0.6 / reuse)
     else:
         # Loads from shared memory per multiply-add fall with the size of a thread's tile.
         reuse = tile.thread_rows * tile.thread_columns / (tile.thread_rows + tile.thread_columns)
