@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from convolution import convolve
 from cuda_emulator import EmulatedGraphs
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from relax_fixtures import references, relative_error
-from test_kernels_conv2d import convolve
 from tvm import relax
 
 from hios_tvm.models.light import load_light
