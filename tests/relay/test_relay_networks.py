@@ -18,6 +18,7 @@ SLOW_TO_BUILD = {
     "zfnet512",
     "resnet50",
     "inception_v1",
+    "inception_v2",
 }
 NETWORKS = [
     pytest.param(name, marks=pytest.mark.full) if name in SLOW_TO_BUILD else name
