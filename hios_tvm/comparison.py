@@ -156,7 +156,7 @@ def compare_engines(
                 None if meter is None or own.is_slow else own.energy_j / len(own.times_us),
                 Samples.of(own.lingering_us).median_us if own.lingering_us else None,
             )
-            for engine, own in zip(engines, taken, strict=True)
+            for engine, own in pairs
         )
     )
 

@@ -275,7 +275,6 @@ def schedule_conv2d(func: tirx.PrimFunc) -> s_tir.Schedule | None:
         else:
             strip, y = sch.split(y, [None, strip_length(height, across)])
         spread, around = [n, strip, g, k], [n, strip, g, k, y, outer]
-    if group is None:
         # One iterator over the image in the block that stores: a tile may end within a row, and
         # only one axis tells exactly which outputs belong to it. Stores count channels in whole
         # vectors: a condition that asks single lanes whether they are still inside would store
