@@ -32,7 +32,7 @@ ARGS ?=
 
 export PYTHON
 
-.PHONY: help run figures test test-full docs torch-test relay-env relay-test relay-test-full gpu-test \
+.PHONY: help run figures test test-relay test-full docs torch-test relay-env relay-test relay-test-full gpu-test \
 	gpu-bundle lint clean
 
 help:
@@ -69,10 +69,16 @@ ifneq ($(strip $(ARGS)),)
 	@$(STEP) -v 'pytest' $(BIN)/python -m pytest $(ARGS)
 else
 	@$(STEP) -v '[6/8] pytest, without devices' $(BIN)/python -m pytest tests/null -n 2 --dist worksteal
-	@$(STEP) -v '[7/8] pytest, on devices' $(BIN)/python -m pytest --ignore tests/null
+	@# The Relay tests have an environment of their own and run meanwhile; their lines come at the end.
+	@mkdir -p out; $(MAKE) test-relay >out/relay-test.log 2>&1 & beside=$$!; devices=0; relay=0; \
+		$(STEP) -v '[7/8] pytest, on devices' $(BIN)/python -m pytest --ignore tests/null || \
+			devices=$$?; \
+		wait $$beside || relay=$$?; cat out/relay-test.log; exit $$((devices + relay))
+endif
+
+test-relay:
 	@tools/relay_venv.sh --check && $(MAKE) relay-test RELAY_TITLE='[8/8] pytest, Relay' || \
 		{ code=$$?; [ $$code -eq 3 ] || exit $$code; echo '[8/8] pytest, Relay: NOT RUN, see above'; }
-endif
 
 test-full: $(VENV)/.ready
 	@$(STEP) -v 'pytest, large networks' $(BIN)/python -m pytest -m full $(ARGS)

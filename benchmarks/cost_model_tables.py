@@ -7,9 +7,14 @@ __all__ = ["RESULT_OF", "TABLES"]
 
 
 def cost_model(result: dict[str, Any]) -> str:
-    """Return the tables of `benchmarks.cost_model`: each split, then what else it says."""
+    """Return the table of `benchmarks.cost_model`: each split, with what it stands on."""
     data, noise = result["data"], result["data"]["noise"]
-    floor = "unknown" if noise is None else f"{noise['mape']:.1%} (p90 {noise['p90']:.1%})"
+    floor = "unknown"
+    if noise is not None:
+        floor = (
+            f"{noise['mape']:.1%} ({noise['visit']:.1%} for one visit, p90 {noise['p90']:.1%}; "
+            f"{noise['visits']:.1f} visits a group)"
+        )
     head = f"{data['groups']} groups of {data['operators']} operators"
     lines = [
         f"{head} from {len(data['networks'])} networks; noise floor {floor}.",
@@ -107,6 +112,8 @@ def milliseconds(time_us: float) -> str:
     return f"{time_us / 1e3:.2f}" if time_us < 1e5 else f"{time_us / 1e3:.1f}"
 
 
+_PREDICTION = ("cost_model", "cost_model_curve", "cost_model_importance", "cost_model_networks")
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "cost_model": cost_model,
     "cost_model_curve": cost_model_curve,
@@ -115,12 +122,14 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "cost_model_regret": cost_model_regret,
     "cost_model_time": cost_model_time,
 }
-"""How each table is made from its result."""
+TABLES |= {f"h200_{name}": TABLES[name] for name in _PREDICTION}
+"""How each table is made from its result; those of a GPU are made alike."""
 
 RESULT_OF = {
     "cost_model_curve": "cost_model",
     "cost_model_importance": "cost_model",
     "cost_model_networks": "cost_model",
     "cost_model_time": "cost_model_regret",
+    **{f"h200_{name}": "h200/cost_model" for name in _PREDICTION},
 }
 """Tables made from the result of another name."""

@@ -16,6 +16,7 @@ import click
 
 from benchmarks import cost_model_tables, spinning
 from benchmarks.compare import SuiteResult
+from benchmarks.gpu import tables as gpu_tables
 from benchmarks.optimization_cost import growths_of, markdown_table, read_points
 from benchmarks.simulate import read_study, sweep_table
 from hios.errors import InvalidOption
@@ -227,6 +228,7 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
         for name, make in cost_model_tables.TABLES.items()
     },
     "spinning": ("spinning.json", _of_json(spinning.table)),
+    **{name: (file, _of_json(make)) for name, (file, make) in gpu_tables.TABLES.items()},
     **{
         f"study_{sweep}": ("simulate_study.csv", _of_study(sweep))
         for sweep in ("gpus", "operators", "edges", "layers", "ratio")

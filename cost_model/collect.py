@@ -104,6 +104,7 @@ def collect(
     store: RecordStore,
     options: CollectOptions,
     progress: Progress | None = None,
+    known: KnownGroups | None = None,
 ) -> Collected:
     """Measure groups and write a record of each.
 
@@ -122,6 +123,8 @@ def collect(
     progress
         Told what is being done and the fraction done, between groups only: drawing takes a
         core.
+    known
+        Groups that need no measurement; None: those that the file had when it was opened.
 
     Returns
     -------
@@ -138,7 +141,9 @@ def collect(
     options.validate()
     if not lanes:
         raise InvalidOption("no device to collect on; give --devices or --tracker")
-    run = _Run(graphs, models, jobs, store, options, progress)
+    if known is None:
+        known = KnownGroups(store.found.records)
+    run = _Run(graphs, models, jobs, store, options, progress, known)
     if len(lanes) == 1:
         run.serve(lanes[0])
     else:
@@ -164,6 +169,7 @@ class _Run:
         store: RecordStore,
         options: CollectOptions,
         progress: Progress | None,
+        known: KnownGroups,
     ) -> None:
         self._graphs = graphs
         self._models = models
@@ -174,7 +180,7 @@ class _Run:
         self._changed = threading.Condition()
         self._started = time.monotonic()
         self._session = new_session()
-        self._known = KnownGroups(store.found.records)
+        self._known = known
         self._found = 0  # valid groups of these candidates in the file
         self._before = 0
         self._pending = 0

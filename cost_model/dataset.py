@@ -1,8 +1,8 @@
 """Records as arrays to learn from.
 
 The target is y = ln(T / ΣTg): below 0 the group is faster together than one after another. A
-group with one chain costs its sum by definition and is not learnt from. Repeats
-(`cost_model.noise`) are kept apart.
+group with one chain costs its sum by definition and is not learnt from. Groups that were measured
+several times are one row (`cost_model.visits`).
 """
 
 import hashlib
@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cost_model.features import Basis, group_features, lay_out, setting_row
-from cost_model.noise import Noise, noise_of, split_repeats
+from cost_model.noise import Noise, noise_floor
 from cost_model.operator_features import Column, operator_row
 from cost_model.records import GroupRecord
+from cost_model.visits import merge_visits
 from graph_executor.timed_device import TimedDevice
 from hios.errors import InvalidRecord
 
@@ -122,8 +123,7 @@ def build_dataset(records: Sequence[GroupRecord]) -> Dataset:
             f"records of devices of kinds {', '.join(kinds)}; train one model for each"
         )
     usable.sort(key=lambda r: (r.group_id, r.device.name, r.device.units, r.date, r.session))
-    kept, pairs = split_repeats(usable)
-    return _build(kept, noise_of(pairs))
+    return _build(merge_visits(usable), noise_floor(usable))
 
 
 def _described(kept: Sequence[GroupRecord]) -> dict[tuple[str, int], TimedDevice]:

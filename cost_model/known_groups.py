@@ -5,6 +5,7 @@ those that were rejected because the machine changed meanwhile are. Operators th
 tell of a new group whether it would take too long.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from cost_model.candidates import Chains
@@ -26,17 +27,22 @@ class KnownGroups:
     ----------
     records
         Of the file.
+    visits
+        How often a group has to be there to be known.
     """
 
-    def __init__(self, records: Iterable[GroupRecord]) -> None:
+    def __init__(self, records: Iterable[GroupRecord], visits: int = 1) -> None:
         self._is_valid: dict[RecordIdentity, bool] = {}
+        seen: Counter[RecordIdentity] = Counter()
         self._solo_us: dict[tuple[str, str, int], float] = {}
         for record in records:
             self.learn(record)
             plain = group_id(record.ops, (), record.mode, record.cache)
             identity = (plain, record.device.name, record.device.units)
             if record.valid:
-                self._is_valid[identity] = True
+                seen[identity] += 1
+                if seen[identity] >= visits:
+                    self._is_valid[identity] = True
             elif not is_drifted(record.reject):
                 self._is_valid.setdefault(identity, False)
 

@@ -73,7 +73,8 @@ class ModelFacts:
     start, offset, coverage
         See `cost_model.train.Fitted`.
     noise
-        Mean relative error that measuring again has; None where nothing was measured again.
+        Mean relative error of a perfect model, see `cost_model.noise.Noise.mape`; None where
+        nothing was measured again.
     """
 
     schema: int

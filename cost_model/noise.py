@@ -1,21 +1,22 @@
 """The noise floor: how much two processes differ about the same groups.
 
-A group measured again on the same kind of device, in another process, is a *repeat*. What is
-compared is the ratio of its time to the sum of the solo times: a model predicts that, and both
-parts are measured.
+A group that was measured again on the same kind of device, in another process, has another
+*visit* (`cost_model.visits`). Times alone are shared by all groups of an operator, so what
+differs is the time of the group.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from cost_model.records import GroupRecord, RecordIdentity
+from cost_model.records import GroupRecord
+from cost_model.visits import by_group
 
-__all__ = ["Noise", "Pair", "noise_floor", "noise_of", "split_repeats"]
-
-Pair = tuple[GroupRecord, GroupRecord]
-"""The first record of a group, and one of another process."""
+__all__ = ["Noise", "noise_floor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,56 +26,50 @@ class Noise:
     Attributes
     ----------
     pairs
-        Groups measured in two processes.
-    mape
-        Mean absolute error, as a fraction, of a perfect model against one measurement: the mean
-        difference of two measurements over √2.
+        Pairs of visits of one group, each of another process than the other.
+    visit
+        Mean absolute error, as a fraction, of a perfect model against one visit: the mean
+        difference of two over √2.
     median, p90
         One group in two, and one in ten, differs by more, likewise over √2.
+    visits
+        Visits of a group, on average.
+    mape
+        Mean absolute error of a perfect model against the middle of so many visits: `visit`
+        over their root.
     """
 
     pairs: int
-    mape: float
+    visit: float
     median: float
     p90: float
-
-
-def split_repeats(records: Iterable[GroupRecord]) -> tuple[list[GroupRecord], list[Pair]]:
-    """Return the first record of each group on each kind of device, and the repeats.
-
-    Parameters
-    ----------
-    records
-        Valid ones. Two records of one group in one process are no repeat.
-    """
-    first: dict[RecordIdentity, GroupRecord] = {}
-    pairs: list[Pair] = []
-    for record in records:
-        known = first.setdefault(record.identity, record)
-        if known.session != record.session:
-            pairs.append((known, record))
-    return list(first.values()), pairs
-
-
-def noise_of(pairs: Sequence[Pair]) -> Noise | None:
-    """Return how much the records of pairs differ; None where there are none."""
-    if not pairs:
-        return None
-    errors = [abs(_ratio(again) / _ratio(first) - 1) / np.sqrt(2.0) for first, again in pairs]
-    return Noise(
-        len(pairs),
-        float(np.mean(errors)),
-        float(np.median(errors)),
-        float(np.quantile(errors, 0.9)),
-    )
+    visits: float
+    mape: float
 
 
 def noise_floor(records: Iterable[GroupRecord]) -> Noise | None:
-    """Return how much two processes differ about the valid groups; None where nothing repeats."""
-    _, pairs = split_repeats(record for record in records if record.valid)
-    return noise_of(pairs)
+    """Return how much processes differ about the valid groups; None where nothing repeats.
 
-
-def _ratio(record: GroupRecord) -> float:
-    together = record.group_us.p50 if record.group_us else np.nan
-    return together / sum(op.solo_us.p50 for op in record.ops if op.solo_us)
+    Visits of one group in one process count as one.
+    """
+    errors: list[float] = []
+    counts: list[int] = []
+    for visits in by_group(records).values():
+        sessions: dict[str, list[float]] = {}
+        for record in visits:
+            if record.group_us is not None:
+                sessions.setdefault(record.session, []).append(record.group_us.p50)
+        times = [statistics.median(own) for own in sessions.values()]
+        counts.append(len(times))
+        errors += [abs(again / first - 1) / math.sqrt(2.0) for first, again in pairwise(times)]
+    if not errors:
+        return None
+    of_one, count = float(np.mean(errors)), float(np.mean(counts))
+    return Noise(
+        len(errors),
+        of_one,
+        float(np.median(errors)),
+        float(np.quantile(errors, 0.9)),
+        count,
+        of_one / math.sqrt(count),
+    )

@@ -152,6 +152,8 @@ class GroupOptions:
         Largest change of the sentinel over a group, as a fraction.
     attempts
         How often a group is measured before it is rejected for drift.
+    sentinel
+        Runs of the sentinel before and after a group; twice as many before it is rejected.
     """
 
     rounds: int = 30
@@ -161,6 +163,7 @@ class GroupOptions:
     warmup: int = 3
     drift: float = 0.02
     attempts: int = 3
+    sentinel: int = 30
 
     def validate(self) -> None:
         """Check the numbers.
@@ -175,10 +178,13 @@ class GroupOptions:
                 f"rounds={self.rounds}, most_rounds={self.most_rounds}, warmup={self.warmup}; "
                 "need 1 ≤ rounds ≤ most_rounds and warmup ≥ 1"
             )
-        if self.attempts < 1 or not self.drift > 0 or not self.longest_s > 0:
+        if self.attempts < 1 or self.sentinel < 1:
             raise InvalidOption(
-                f"attempts={self.attempts}, drift={self.drift}, longest_s={self.longest_s}; need "
-                "attempts ≥ 1 and the others > 0"
+                f"attempts={self.attempts}, sentinel={self.sentinel}; need at least 1"
+            )
+        if not self.drift > 0 or not self.longest_s > 0:
+            raise InvalidOption(
+                f"drift={self.drift}, longest_s={self.longest_s}; both must be above 0"
             )
 
 
@@ -212,8 +218,6 @@ class GroupTiming:
 
 _FAILURES = (ArtifactMismatch, ExecutionError, UnsupportedModel)
 
-_SENTINEL = 30
-_SURE_SENTINEL = 60
 _SENTINEL_PERCENT = 10.0
 """Of the sentinel's times: interruptions by others make some longer, never shorter."""
 
@@ -279,14 +283,14 @@ def _measure(timer: GroupTimer, run: GroupRun, options: GroupOptions) -> GroupTi
     count = min(max(count, options.rounds), options.most_rounds)
     timing = GroupTiming()
     for attempt in range(1, options.attempts + 1):
-        before = timer.sentinel(_SENTINEL)
+        before = timer.sentinel(options.sentinel)
         run.rounds(1)  # the sentinel has taken the caches
         samples = run.rounds(count)
-        after = timer.sentinel(_SENTINEL)
+        after = timer.sentinel(options.sentinel)
         drift = _drift(before, after)
         if abs(drift) > options.drift:
             # A few samples may be off by chance: ask for enough to be sure.
-            drift = _drift(before, timer.sentinel(_SURE_SENTINEL))
+            drift = _drift(before, timer.sentinel(2 * options.sentinel))
         timing = GroupTiming(
             tuple(zip(*(sample.solo_us for sample in samples), strict=True)),
             tuple(zip(*(sample.narrow_us for sample in samples), strict=True)),

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from cost_model.candidates import (
     take_turns,
 )
 from cost_model.collect import Collected, CollectOptions, collect
+from cost_model.known_groups import KnownGroups
 from cost_model.lane import Job, Lane
 from cost_model.noise import Noise, noise_floor
 from cost_model.repeats import repeat_some
@@ -29,6 +31,7 @@ from graph_executor.measure_service import MeasureService
 from hios.errors import InvalidOption
 from hios.ir.graph import OpGraph
 from hios.ir.ids import DeviceId
+from hios.ir.kernels import CompiledGraph
 from hios.ir.machine import Device, Machine
 from hios.ir.schedule import Placement, Schedule
 from hios.ir.serial import read_bytes
@@ -87,6 +90,8 @@ class ModelShelf:
         Of weights drawn anew.
     progress
         Told what is compiled.
+    compiled
+        Returns the kernels of a model where they are compiled already; None: they are not.
     """
 
     def __init__(
@@ -97,12 +102,14 @@ class ModelShelf:
         folder: Path | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        compiled: Callable[[str], CompiledGraph] | None = None,
     ) -> None:
         self.models = tuple(models)
         self._target = target
         self._machine = Machine("collect", (device,))
         self._seed = seed
         self._progress = progress
+        self._compiled = compiled
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if folder is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="hios-collect-")
@@ -147,9 +154,12 @@ class ModelShelf:
             def tell(phase: str, fraction: float) -> None:
                 report(f"compile {name}: {phase}", (model + fraction) / count)
 
-        compiled = compile_model(
-            name, self._target, machine=self._machine, seed=self._seed, progress=tell
-        )
+        if self._compiled is not None:
+            compiled = self._compiled(name)
+        else:
+            compiled = compile_model(
+                name, self._target, machine=self._machine, seed=self._seed, progress=tell
+            )
         order = compiled.graph.topological_order()
         schedule = Schedule("sequential", tuple(Placement(op, DeviceId(0)) for op in order))
         save_artifact(path, compiled, self._machine, schedule)
@@ -251,6 +261,8 @@ class Wanted:
         Of servers to measure on; None: on this machine.
     is_repeated
         Whether some groups are measured again in another process.
+    visits
+        How often each group is measured: once all are, they are measured again.
     """
 
     out: Path
@@ -259,6 +271,7 @@ class Wanted:
     tracker: tuple[str, int] | None = None
     key: str = "hios"
     is_repeated: bool = True
+    visits: int = 1
 
 
 def collect_groups(
@@ -291,20 +304,57 @@ def collect_groups(
     """
     with RecordStore(wanted.out) as store:
         graphs = shelf.graphs()
-        jobs = _jobs(graphs, wanted, uncertainty)
         with ExitStack() as stack:
             lanes, again = _lanes(shelf, device, wanted, stack)
-            collected = collect(graphs, shelf.models, jobs, lanes, store, wanted.options, progress)
+            rounds: list[Collected] = []
+            left: CollectOptions | None = wanted.options
+            while left is not None and len(rounds) < wanted.visits:
+                visit = len(rounds) + 1
+                made = collect(
+                    graphs,
+                    shelf.models,
+                    _jobs(graphs, wanted, uncertainty),
+                    lanes,
+                    store,
+                    left,
+                    _of_visit(progress, visit, wanted.visits),
+                    KnownGroups(read_records(wanted.out).records, visit),
+                )
+                rounds.append(made)
+                left = _left(wanted.options, sum(each.seconds for each in rounds))
+                if not made.is_complete:
+                    break
             repeated = 0
-            left = _left(wanted.options, collected.seconds)
             if wanted.is_repeated and left is not None:
-                records = (*store.found.records, *read_records(wanted.out).records)
+                records = read_records(wanted.out).records
                 repeated = repeat_some(
                     graphs, shelf.models, records, again(), store, left, progress
                 )
         damage = store.found.report()
     file = read_records(wanted.out)
-    return CollectResult(collected, repeated, noise_floor(file.records), damage, file)
+    return CollectResult(_together(rounds), repeated, noise_floor(file.records), damage, file)
+
+
+def _of_visit(progress: Progress | None, visit: int, visits: int) -> Progress | None:
+    if progress is None or visits == 1:
+        return progress
+    return lambda text, done: progress(f"visit {visit} of {visits}: {text}", done)
+
+
+def _together(rounds: Sequence[Collected]) -> Collected:
+    """Return the counts of all visits; known are the groups that the file had before the first."""
+    reasons: Counter[str] = Counter()
+    for made in rounds:
+        reasons.update(made.reasons)
+    return Collected(
+        sum(made.valid for made in rounds),
+        sum(made.rejected for made in rounds),
+        max(made.left_out for made in rounds),
+        rounds[0].known,
+        sum(made.seconds for made in rounds),
+        rounds[-1].is_complete,
+        dict(sorted(reasons.items())),
+    )
 
 
 def _jobs(

@@ -108,7 +108,12 @@ def resolve_costs(
         from cost_model.learned import LearnedCosts
 
         predicted = LearnedCosts(
-            measured.costs, model, device_names(machine), compiled.library.target
+            measured.costs,
+            model,
+            device_names(machine),
+            compiled.library.target,
+            # What is replayed on a GPU is one graph.
+            is_graph=all(device.kind == "cuda" for device in machine.devices),
         )
         return KnownCosts(measured.machine, predicted, name, model)
     if name.endswith(".json"):

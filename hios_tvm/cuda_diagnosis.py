@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hios_tvm.finding import Finding
+from hios_tvm.model_finding import model_finding
 
 __all__ = ["cuda_findings", "diagnose_cuda", "nvcc_finding"]
 
@@ -40,6 +41,15 @@ def cuda_findings(facts: Mapping[str, Any]) -> list[Finding]:
     findings = [_driver(facts)]
     for ordinal, device in enumerate(facts["devices"]):
         findings.append(_device(ordinal, device))
+        findings.append(
+            model_finding(
+                f"cost model, cuda:{ordinal}",
+                "cuda",
+                device["name"],
+                device["multiprocessors"],
+                "cuda",
+            )
+        )
     findings += [_pair(pair) for pair in facts["pairs"]]
     findings.append(_nvrtc(facts))
     return findings

@@ -24,6 +24,7 @@ from hios.cache_folder import compile_stores
 from hios.ir.presets import available_cores
 from hios_tvm.cuda_diagnosis import diagnose_cuda
 from hios_tvm.finding import Finding, Status
+from hios_tvm.model_finding import model_finding
 
 __all__ = ["Finding", "Status", "diagnose"]
 
@@ -203,16 +204,7 @@ def _host_cpu() -> Finding:
 
 
 def _cost_model() -> Finding:
-    """Say which of the models that come with the package predicts this CPU, and how old it is."""
-    collect = "hios collect --train MODEL.ubj, then --costs learned --model MODEL.ubj"
-    from cost_model.shipped import describe_shipped
-    from hios.errors import HiosError
-
-    try:
-        told = describe_shipped("cpu", _cpu_name(), len(available_cores()), "llvm")
-    except HiosError as problem:
-        return Finding("cost model", "absent", str(problem), collect)
-    return Finding("cost model", "ok", told)
+    return model_finding("cost model", "cpu", _cpu_name(), len(available_cores()), "llvm")
 
 
 def _memory() -> Finding:

@@ -14,8 +14,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -26,6 +24,34 @@ NETWORKS = (
     "zoo:nasnet_mobile@224",
     "zoo:randwire_small@224",
 )
+"""With TVM's virtual machine beside them."""
+
+MORE = (
+    "zoo:alexnet@224",
+    "zoo:bert_base@128",
+    "zoo:moe_block@128",
+    "zoo:nasnet_large@331",
+    "zoo:randwire_large@224",
+    "zoo:randwire_regular@224",
+    "zoo:resnet50@224",
+    "zoo:retinanet@800",
+    "zoo:squeezenet_bypass@224",
+    "zoo:vgg16@224",
+    "light:bvlc_alexnet",
+    "light:densenet121",
+    "light:inception_v1",
+    "light:inception_v2",
+    "light:resnet50",
+    "light:shufflenet",
+    "light:squeezenet",
+    "light:vgg19",
+    "light:zfnet512",
+)
+"""Kernels alone."""
+
+TF32 = ("zoo:squeezenet@224", "zoo:inception_v3@299")
+"""Once more, with kernels that round factors for the tensor cores."""
+
 PACKAGES = ("hios", "graph_executor", "cost_model", "hios_tvm", "benchmarks")
 WHEELS = (
     "apache-tvm-ffi==0.1.14.post1",
@@ -79,6 +105,8 @@ case "${1:-all}" in
         "$PYTHON" -m pytest tests/gpu -rs 2>&1 | tee results/tests.txt
         "$PYTHON" -m benchmarks.gpu.latency --json results/latency.json
         "$PYTHON" -m benchmarks.gpu.launches --json results/launches.json
+        "$PYTHON" -m benchmarks.gpu.kernels --json results/kernels.json
+        "$PYTHON" -m benchmarks.gpu.groups --out results/groups.jsonl --budget 10m
         "$PYTHON" -m benchmarks.two_convs --networks networks --json results/two_convs.json
         ;;
     *) echo "run.sh: unknown '$1'; use test or bench"; exit 2 ;;
@@ -92,7 +120,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--arch", default="sm_90")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--more", nargs="*", default=list(MORE), help="without virtual machine")
+    parser.add_argument("--tf32", nargs="*", default=list(TF32), help="once more with TF32")
     parser.add_argument("--without-two-convs", action="store_true", help="leave its kernels out")
+    parser.add_argument(
+        "--kept",
+        type=Path,
+        help="folder where compiled networks stay for the next time; remove it when kernels change",
+    )
     options = parser.parse_args()
     target: Path = options.folder
     if target.exists():
@@ -106,12 +141,18 @@ def main() -> None:
         _copy_sources(folder)
         _copy_tvm(folder)
         _download(folder / "wheels")
-        for reference in options.networks:
-            _compile(reference, options.arch, folder / "networks")
-        if not options.without_two_convs:
+        kept = options.kept or Path(scratch, "kept")
+        for reference in dict.fromkeys([*options.networks, *options.more, *options.tf32]):
+            if reference in (*options.networks, *options.more):
+                has_machines = reference in options.networks
+                _compile(reference, options.arch, kept, has_machines=has_machines)
+            if reference in options.tf32:
+                _compile(reference, options.arch, kept, allow_tf32=True)
+        if not options.without_two_convs and not (kept / "pair_32x7").exists():
             from benchmarks.two_convs import save_pairs
 
-            save_pairs(folder / "networks", f"cuda:{options.arch}")
+            save_pairs(kept, f"cuda:{options.arch}")
+        shutil.copytree(kept, folder / "networks")
         # Whoever unpacks wheels can unpack these as well, and they take a third.
         _pack(folder / "networks", folder / "networks.zip")
         _pack(folder / "packages", folder / "wheels" / "tvm_runtime.zip")
@@ -178,40 +219,39 @@ def _download(folder: Path) -> None:
         sys.exit(f"gpu-bundle: cannot download wheels: {lines[-1]}")
 
 
-def _compile(reference: str, arch: str, folder: Path) -> None:
+def _compile(
+    reference: str,
+    arch: str,
+    kept: Path,
+    *,
+    has_machines: bool = False,
+    allow_tf32: bool = False,
+) -> None:
+    """Compile a network into the folder `kept`, unless it is there."""
     from benchmarks.gpu.networks import save_network
     from benchmarks.gpu.virtual_machine import export_virtual_machine
-    from hios_tvm.sources import compile_model, resolve_model
+    from hios_tvm.sources import choose_target, compile_model, resolve_model
 
-    name = reference.partition(":")[2].replace("@", "_")
-    print(f"compile {reference} for {arch}", file=sys.stderr)
-    target = f"cuda:{arch}"
+    name = reference.replace(":", "_").replace("@", "_") + ("_tf32" if allow_tf32 else "")
+    if (kept / name).exists():
+        return
+    print(f"compile {reference} for {arch}{' with TF32' * allow_tf32}", file=sys.stderr)
+    target = choose_target(f"cuda:{arch}", None, allow_tf32)
     compiled = compile_model(reference, target)
-    keeps_all = save_network(folder / name, compiled)
     model = resolve_model(reference)
-    for is_captured in (False, True):
-        tail = "_graph" if is_captured else ""
-        export_virtual_machine(
-            model, target, folder / name / f"virtual_machine{tail}.so", is_captured
-        )
-    if keeps_all:
-        _expect(model, compiled, folder / name / "expected.npz")
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=_made(kept)) as scratch:
+        folder = Path(scratch, name)
+        save_network(folder, compiled, reference=reference, model=model)
+        if has_machines:
+            for tail in ("", "_graph"):
+                path = folder / f"virtual_machine{tail}.so"
+                export_virtual_machine(model, target, path, bool(tail))
+        folder.rename(kept / name)
 
 
-def _expect(model, compiled, path: Path) -> None:
-    """Write inputs and ONNX Runtime's outputs."""
-    import onnxruntime
-
-    from graph_executor.executor import random_inputs
-
-    inputs = random_inputs(compiled.graph, 5)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    outputs = session.run(None, inputs)
-    arrays = {f"in_{name}": value for name, value in inputs.items()}
-    arrays |= {f"out_{number}": value for number, value in enumerate(outputs)}
-    np.savez_compressed(path, **arrays)
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _size(path: Path) -> int:

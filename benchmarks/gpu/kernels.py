@@ -1,43 +1,63 @@
 """Time of each kernel on a GPU against cuDNN through PyTorch, as ratios.
 
-``python -m benchmarks.gpu.kernels --model zoo:inception_v3`` needs one NVIDIA GPU and PyTorch with
-CUDA; without them it says so and ends. Convolutions of the network run as our kernel (with bias
-and activation in it) and as ``torch.nn.functional.conv2d`` plus bias and activation, channels
-last, TF32 off, after cuDNN has chosen its algorithm (``cudnn.benchmark``). Both are captured into
-a CUDA graph of many calls, so that no launch from Python is timed, and measured in turns.
+``python -m benchmarks.gpu.kernels --networks networks inception_v3_299`` needs one NVIDIA GPU and
+PyTorch with CUDA; without them it says so and ends. Convolutions of the network run as our kernel
+(with bias and activation in it) and as ``torch.nn.functional.conv2d`` plus bias and activation,
+channels last, after cuDNN has chosen its algorithm (``cudnn.benchmark``); TF32 is on where the
+name ends in ``_tf32``. Both are captured into a CUDA graph of many calls, so that no launch from
+Python is timed, and measured in turns.
 """
 
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
-_CALLS = 50
-_ROUNDS = 20
+from benchmarks.gpu.networks import find_networks, load_network
+
+_CALLS = 20
+_ROUNDS = 15
 
 
 @click.command()
-@click.option("--model", default="zoo:inception_v3", show_default=True)
-def main(model: str) -> None:
+@click.argument("names", nargs=-1)
+@click.option("--networks", type=click.Path(path_type=Path), envvar="HIOS_NETWORKS", required=True)
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write the rows here.")
+def main(names: tuple[str, ...], networks: Path, path: Path | None) -> None:
     """Print the ratio of our kernels' time to cuDNN's, a line a convolution."""
     try:
         import torch
     except ImportError:
         sys.exit("PyTorch is not installed; python -m pip install torch")
+    if not torch.cuda.is_available():
+        sys.exit("no NVIDIA GPU here")
+    device = torch.cuda.get_device_name()
+    rows: list[dict[str, Any]] = []
+    for folder in find_networks(networks, names):
+        own = _network(folder)
+        rows += own
+        for row in own:
+            print(f"{row['kernel']}: {row['ratio']:.2f} × cuDNN's time, {row['ours_us']:.1f} µs")
+        if own:
+            mean = float(np.exp(np.mean([np.log(row["ratio"]) for row in own])))
+            print(f"{folder.name} on {device}: {mean:.2f} × cuDNN's time, {len(own)} kernels")
+    if path is not None:
+        path.write_text(json.dumps({"device": device, "rows": rows}, indent=1))
+
+
+def _network(folder: Path) -> list[dict[str, Any]]:
+    """Return a row for each kind of convolution of a network."""
+    import torch
     import tvm
 
-    if not tvm.cuda(0).exist or not torch.cuda.is_available():
-        sys.exit("no NVIDIA GPU here")
-    from hios_tvm.models.reference import load_model_reference
-    from relay_passes import compile_graph
-
-    major, minor = torch.cuda.get_device_capability()
-    compiled = compile_graph(load_model_reference(model), f"cuda:sm_{major}{minor}")
+    compiled = load_network(folder)
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = folder.name.endswith("_tf32")
     graph, module = compiled.graph, compiled.library.module
-    rows = []
+    rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for op in graph.operators:
         if op.kernel in seen or "kernel_size" not in op.attrs:
@@ -72,19 +92,28 @@ def main(model: str) -> None:
             [(_time_us(torch, first), _time_us(torch, second)) for _ in range(_ROUNDS)]
         )
         ratio = float(np.median(times[:, 0] / times[:, 1]))
-        rows.append({"kernel": op.kernel, "ratio": ratio, "ours_us": float(np.median(times[:, 0]))})
-        print(f"{op.kernel}: {ratio:.2f} × cuDNN's time, {rows[-1]['ours_us']:.1f} µs")
-    mean = float(np.exp(np.mean([np.log(row["ratio"]) for row in rows])))
-    device = torch.cuda.get_device_name()
-    print(json.dumps({"device": device, "model": model, "geometric_mean": mean, "rows": rows}))
+        rows.append(
+            {
+                "network": folder.name,
+                "kernel": op.kernel,
+                "data": list(graph.tensors[op.inputs[0]].shape),
+                "weight": list(graph.tensors[op.inputs[1]].shape),
+                "stride": str(op.attrs["stride"]),
+                "ours_us": float(np.median(times[:, 0])),
+                "cudnn_us": float(np.median(times[:, 1])),
+                "ratio": ratio,
+                "gflops": op.flops / 1e9,
+            }
+        )
+    return rows
 
 
 def _captured(torch, call):
     """Return a CUDA graph of many calls, all on one stream."""
-    import tvm
+    from graph_executor.tvm_runtime import set_stream
 
     stream = torch.cuda.Stream()
-    tvm.cuda(0).set_raw_stream(stream.cuda_stream)
+    set_stream(0, stream.cuda_stream)
     with torch.cuda.stream(stream):
         for _ in range(3):
             call()

@@ -54,11 +54,21 @@ def capture_plan(
         for step in join:
             step.call()
 
-    return capture_on(driver, streams.origin, issue, lambda: _join_all(join[: 2 * entered]))
+    return capture_on(
+        driver,
+        streams.origin,
+        issue,
+        lambda: _join_all(join[: 2 * entered]),
+        lambda: entered > 1,
+    )
 
 
 def capture_on(
-    driver: Driver, origin: Stream, issue: Callable[[], None], rescue: Callable[[], None]
+    driver: Driver,
+    origin: Stream,
+    issue: Callable[[], None],
+    rescue: Callable[[], None],
+    is_concurrent: Callable[[], bool],
 ) -> Graph:
     """Capture what `issue` issues, and return the instantiated graph.
 
@@ -72,6 +82,8 @@ def capture_on(
         Issues the work; may raise.
     rescue
         Called when it raised: joins the streams that are still out.
+    is_concurrent
+        Called after it: whether kernels in the graph may run at once.
 
     Raises
     ------
@@ -88,7 +100,7 @@ def capture_on(
             finally:
                 driver.abort_capture(origin)
             raise
-        return driver.end_capture(origin)
+        return driver.end_capture(origin, is_concurrent())
 
 
 def _join_all(join: Sequence[Step]) -> None:
@@ -108,7 +120,6 @@ def _join_all(join: Sequence[Step]) -> None:
 @contextmanager
 def _no_collection() -> Iterator[None]:
     was_enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

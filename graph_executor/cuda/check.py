@@ -7,12 +7,17 @@ call, the device and CUDA's own name for what went wrong.
 from collections.abc import Callable
 from typing import Any
 
-from cuda.bindings import runtime
+from cuda.bindings import driver, runtime
 from cuda.core._utils.cuda_utils import CUDAError
 
 from graph_executor.cuda.driver import CudaFailed
 
 __all__ = ["check"]
+
+_EXPLAIN = {
+    runtime.cudaError_t: runtime.cudaGetErrorString,
+    driver.CUresult: driver.cuGetErrorString,
+}
 
 
 def check(device: int | None, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -23,7 +28,7 @@ def check(device: int | None, call: Callable[..., Any], *arguments: Any, **named
     device
         Ordinal of the device it is for, for the message.
     call
-        A function of ``cuda.bindings.runtime``, or anything of cuda-core.
+        A function of ``cuda.bindings.runtime`` or ``.driver``, or anything of cuda-core.
     arguments, named
         Handed on.
 
@@ -45,11 +50,11 @@ def check(device: int | None, call: Callable[..., Any], *arguments: Any, **named
         raise CudaFailed(name, device, code.strip(), _first_line(text)) from problem
     except RuntimeError as problem:  # the driver library is missing or of another age
         raise CudaFailed(name, device, type(problem).__name__, _first_line(problem)) from problem
-    if not (isinstance(answer, tuple) and answer and isinstance(answer[0], runtime.cudaError_t)):
+    if not (isinstance(answer, tuple) and answer and type(answer[0]) in _EXPLAIN):
         return answer
     error, *values = answer
-    if error != runtime.cudaError_t.cudaSuccess:
-        _, text = runtime.cudaGetErrorString(error)
+    if int(error) != 0:
+        _, text = _EXPLAIN[type(error)](error)
         said = text.decode() if isinstance(text, bytes) else "no reason given"
         raise CudaFailed(name, device, error.name, said)
     if not values:

@@ -1,7 +1,6 @@
 """The real CUDA: cuda-core for devices, streams, events and memory, cuda-bindings for capture.
 
-Never run on a GPU so far; every call is checked against the signatures of the installed
-bindings by a test.
+Every call is checked against the signatures of the installed bindings by a test that needs no GPU.
 
 Memory comes from a pool of our own per device, since access of peers is granted per pool
 (`peer_accessible_by`); it is opened before any capture. Capture goes through cuda-bindings in
@@ -28,6 +27,7 @@ from cuda.core import (
 from cuda.core.utils import StridedMemoryView
 
 from graph_executor import tvm_runtime
+from graph_executor.cuda.carveout import ask_for_shared_memory
 from graph_executor.cuda.check import check
 from graph_executor.cuda.driver import (
     CudaFailed,
@@ -279,13 +279,15 @@ class CudaDriver:
             _THREAD_LOCAL,
         )
 
-    def end_capture(self, origin: Stream) -> Graph:
+    def end_capture(self, origin: Stream, is_concurrent: bool = False) -> Graph:
         """End, instantiate and upload."""
         handle = int(origin.handle.handle)
         graph = check(origin.device, runtime.cudaStreamEndCapture, handle)
         try:
             check(origin.device, runtime.cudaSetDevice, origin.device)
             _, count = check(origin.device, runtime.cudaGraphGetNodes, graph)
+            if is_concurrent:
+                ask_for_shared_memory(origin.device, graph)
             executable = check(origin.device, runtime.cudaGraphInstantiate, graph, 0)
         except CudaFailed:
             check(origin.device, runtime.cudaGraphDestroy, graph)

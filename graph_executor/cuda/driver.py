@@ -308,8 +308,16 @@ class Driver(Protocol):
         """Record from now on what is issued to the stream, and to those that join it."""
         ...
 
-    def end_capture(self, origin: Stream) -> Graph:
-        """Stop recording and instantiate what was recorded."""
+    def end_capture(self, origin: Stream, is_concurrent: bool = False) -> Graph:
+        """Stop recording and instantiate what was recorded.
+
+        Parameters
+        ----------
+        origin
+            Where recording began.
+        is_concurrent
+            Kernels in it may run at once: let them divide the first-level cache alike.
+        """
         ...
 
     def abort_capture(self, origin: Stream) -> None:

@@ -9,6 +9,8 @@ launch, so that both can be compared bit for bit.
 The clocks are read before and after: a round on a card that heat or power holds back is refused.
 """
 
+import math
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -34,7 +36,9 @@ from hios.ir.machine import Device, Machine
 __all__ = ["CudaGroupRun", "CudaGroupTimer", "launch_order", "open_cuda_timer"]
 
 _HOME = DeviceId(0)
-_REPEATS = 10
+_REPEATS = 50
+_HEALTH_S = 0.5
+"""An answer about the card's clocks is good for so long."""
 
 
 def launch_order(groups: Stage) -> tuple[int, ...]:
@@ -80,7 +84,7 @@ class CudaGroupTimer:
     is_cold
         Empty the L2 cache before every replay; with a warm one, pieces are repeated.
     repeats
-        How often a piece is held in its graph while the cache is warm.
+        How often a piece is held in its graph at most, while the cache is warm.
     health
         Tells clocks and throttle reasons by ordinal, or None; by default NVML does.
 
@@ -109,7 +113,7 @@ class CudaGroupTimer:
         self._machine_device = device
         self._repeats = repeats
         self._inputs = InputPool()
-        self._health = partial(health or _ask_nvml, self._ordinal)
+        self._health = _seldom(partial(health or _ask_nvml, self._ordinal))
         self._facts = driver.facts(self._ordinal)
         self._sentinel: CudaGroupRun | None = None
 
@@ -181,6 +185,20 @@ def open_cuda_timer(compiled: CompiledGraph, device: Device) -> CudaGroupTimer:
     return CudaGroupTimer(compiled, device, driver)
 
 
+def _seldom(ask: Callable[[], DeviceHealth | None]) -> Callable[[], DeviceHealth | None]:
+    """Return `ask`, with an answer kept for a while: asking takes milliseconds, heating seconds."""
+    asked_at = -math.inf
+    known: DeviceHealth | None = None
+
+    def answer() -> DeviceHealth | None:
+        nonlocal asked_at, known
+        if time.monotonic() - asked_at > _HEALTH_S or (known is not None and known.is_throttled):
+            asked_at, known = time.monotonic(), ask()
+        return known
+
+    return answer
+
+
 def _ask_nvml(ordinal: int) -> DeviceHealth | None:
     if not is_installed():
         return None
@@ -230,10 +248,10 @@ class CudaGroupRun:
             driver.leave(self._ordinal)
             driver.sync(watch.origin)
             self._solo_pieces = [
-                watch.capture(partial(self._issue_one, launch)) for launch in self._serial
+                watch.capture_long(partial(self._issue_one, launch)) for launch in self._serial
             ]
-            self._serial_piece = watch.capture(self._issue_serial)
-            self._group_piece = watch.capture(self._issue_group)
+            self._serial_piece = watch.capture_long(self._issue_serial)
+            self._group_piece = watch.capture_long(self._issue_group)
             driver.leave(self._ordinal)
         except BaseException as problem:
             self.close()

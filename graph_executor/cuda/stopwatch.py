@@ -1,11 +1,12 @@
 """Times captured pieces of work with events.
 
-A piece is captured once, as one graph that holds it `repeats` times in a row, and replayed
+A piece is captured as one graph that holds it several times in a row, and replayed
 between two timed events: the launch of the graph is paid once for all repetitions. With a cold
 cache it is held once, behind a fill of a buffer larger than the L2 cache that is not timed, and
 the time of an empty graph is taken off.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from graph_executor.cuda.driver import CudaFailed, Driver, Event, Graph, Memory,
 __all__ = ["Piece", "Stopwatch"]
 
 Issue = Callable[[], None]
+
+_LONG_US = 150.0
+"""A replay of so long is told by its work: launching it takes some 3 µs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class Stopwatch:
     streams
         How many side streams pieces may use.
     repeats
-        How often a piece is held in its graph; with a cold cache once.
+        How often a piece is held in its graph at most; with a cold cache once.
     is_cold
         Empty the L2 cache before every replay.
     """
@@ -55,7 +59,7 @@ class Stopwatch:
         self._made: list[Stream | Event | Memory | Graph] = []
         self._flush: Memory | None = None
         self._empty: Piece | None = None
-        self._is_forked = False
+        self._is_forked = self._has_forked = False
         try:
             self.origin = self._stream()
             self.sides = [self._stream() for _ in range(streams)]
@@ -71,28 +75,58 @@ class Stopwatch:
             self.close()
             raise
 
-    def capture(self, issue: Issue) -> Piece:
+    def capture(self, issue: Issue, repeats: int | None = None) -> Piece:
         """Capture a piece; `issue` issues it once, from the origin and back to it.
+
+        Parameters
+        ----------
+        issue
+            Issues the work.
+        repeats
+            How often it is held; None: as often as the stopwatch says.
 
         Raises
         ------
         CudaFailed
             When CUDA refuses something.
         """
+        count = self._repeats if repeats is None else repeats
 
         def body() -> None:
-            for _ in range(self._repeats):
+            for _ in range(count):
                 issue()
 
-        self._is_forked = False
-        graph = capture_on(self._driver, self.origin, body, self._rescue)
+        self._is_forked = self._has_forked = False
+        graph = capture_on(
+            self._driver,
+            self.origin,
+            body,
+            self._rescue,
+            lambda: self._has_forked and len(self.sides) > 1,
+        )
         self._made.append(graph)
-        return Piece(graph, self._repeats)
+        return Piece(graph, count)
+
+    def capture_long(self, issue: Issue) -> Piece:
+        """Capture a piece as often as makes its replay outlast its launch.
+
+        Raises
+        ------
+        CudaFailed
+            When CUDA refuses something.
+        """
+        if self._repeats == 1:
+            return self.capture(issue)
+        once = self.capture(issue, 1)
+        time_us = min(self.time_us(once) for _ in range(3))
+        self.forget(once)
+        repeats = math.ceil(_LONG_US / time_us) if time_us > 0 else self._repeats
+        return self.capture(issue, max(1, min(repeats, self._repeats)))
 
     def fork(self) -> None:
         """Let the side streams wait for the origin."""
         self._driver.record(self._fork, self.origin)
-        self._is_forked = True
+        self._is_forked = self._has_forked = True
         for side in self.sides:
             self._driver.wait(side, self._fork)
 

@@ -6,6 +6,7 @@ Views at an offset need kernels whose buffers declare an offset factor, as our p
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import tvm
 import tvm_ffi
+from tvm_ffi.libinfo import load_lib_ctypes
 
 from graph_executor.dtypes import numpy_dtype
 from graph_executor.host import vector_features
@@ -43,6 +45,23 @@ _SPECIFY_ONE_CORE_PER_THREAD = -2
 # outlast any gap within a run. TVM reads this once, when the first pool starts; whoever set it
 # before keeps their value.
 os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "10000")
+
+
+def _load_device_runtimes() -> None:
+    """Load what stands beside TVM's runtime where it comes without the compiler.
+
+    With the compiler ``import tvm`` does it. They register themselves when they are loaded; one
+    that cannot be loaded, for want of a driver, leaves its kernels without a loader.
+    """
+    if not tvm.base._RUNTIME_ONLY:
+        return
+    folder = Path(tvm.base._LOADED_LIBS["tvm_runtime"]._name).resolve().parent
+    for name in ("tvm_runtime_cuda", "tvm_runtime_extra"):
+        with suppress(OSError, RuntimeError):
+            tvm.base._LOADED_LIBS[name] = load_lib_ctypes("tvm", name, "RTLD_LOCAL", [folder])
+
+
+_load_device_runtimes()
 
 
 def runtime_version() -> str:

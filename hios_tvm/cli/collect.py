@@ -1,5 +1,6 @@
 """`hios collect`: measure groups of concurrent operators, or links."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,20 @@ __all__ = ["command"]
     help="Reject groups over which the sentinel changed by more.",
 )
 @click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="Least samples of each thing in one visit of a group.",
+)
+@click.option(
+    "--visits",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Measure all groups so many times over: what counts is the middle of the visits.",
+)
+@click.option(
     "--repeat/--no-repeat",
     default=True,
     show_default=True,
@@ -108,6 +123,8 @@ def command(
     budget: str | None,
     longest: str,
     drift: float,
+    rounds: int,
+    visits: int,
     repeat: bool,
     artifacts: Path | None,
     output: OutputChoice,
@@ -157,10 +174,24 @@ def command(
 
         names = parse_models(models)
         place = _machine(devices, machine, "cpu:0")
-        measuring = GroupOptions(longest_s=parse_duration(longest, "--longest"), drift=drift)
+        usual = GroupOptions()
+        measuring = replace(
+            usual,
+            rounds=rounds,
+            most_rounds=max(rounds, usual.most_rounds * rounds // usual.rounds),
+            budget_ms=usual.budget_ms * rounds / usual.rounds,
+            longest_s=parse_duration(longest, "--longest"),
+            drift=drift,
+        )
         options = CollectOptions(groups, seconds, measuring)
         wanted = Wanted(
-            out, options, seed, None if tracker is None else parse_tracker(tracker), key, repeat
+            out,
+            options,
+            seed,
+            None if tracker is None else parse_tracker(tracker),
+            key,
+            repeat,
+            visits,
         )
         results = []
         for device in measured_devices(place):
@@ -288,7 +319,14 @@ def _tell_groups(
                 "damaged_lines": [damage.line for damage in result.file.damaged],
                 "noise_floor": None
                 if noise is None
-                else {"pairs": noise.pairs, "median": noise.median, "p90": noise.p90},
+                else {
+                    "pairs": noise.pairs,
+                    "visit": noise.visit,
+                    "median": noise.median,
+                    "p90": noise.p90,
+                    "visits": noise.visits,
+                    "mape": noise.mape,
+                },
             }
         )
     if not output.json:

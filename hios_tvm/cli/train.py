@@ -119,9 +119,10 @@ def report_training(learned: "Learned", path: Path, n_records: int, output: Outp
 def _noise_line(data: "Dataset") -> str:
     if data.noise is None:
         return "no group was measured twice: the noise is unknown"
+    noise = data.noise
     return (
-        f"noise: a perfect model would err by {data.noise.mape:.1%} (p90 {data.noise.p90:.1%}), "
-        f"from {data.noise.pairs} groups measured again"
+        f"noise: a perfect model would err by {noise.mape:.1%} ({noise.visits:.1f} visits a group), "
+        f"against one visit by {noise.visit:.1%} (p90 {noise.p90:.1%}, {noise.pairs} pairs)"
     )
 
 

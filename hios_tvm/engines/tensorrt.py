@@ -1,7 +1,7 @@
 """TensorRT through its Python API: strongly typed, with a timing cache, replayed as a CUDA graph.
 
 Written for TensorRT 10 and 11 (11 knows strongly typed networks only, so half precision is in
-the ONNX model, not a flag of the builder). It has never run: no GPU was at hand.
+the ONNX model, not a flag of the builder). It has never run: no TensorRT was at hand.
 """
 
 from collections.abc import Sequence

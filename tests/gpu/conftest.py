@@ -15,11 +15,17 @@ from graph_executor.cuda.detect import count_devices, detect_machine
 
 
 def pytest_collection_modifyitems(items):
-    """Skip everything here, with one reason, where there is no GPU."""
+    """Skip everything here, with one reason, where there is no GPU.
+
+    With pytest-xdist and ``--dist loadgroup`` one worker runs all tests of a network: it is loaded
+    once.
+    """
     count = count_devices()
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.gpu)
+            name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+            item.add_marker(pytest.mark.xdist_group(name or "others"))
             if count == 0:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
 

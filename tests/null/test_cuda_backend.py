@@ -365,12 +365,22 @@ def test_options_are_checked():
     ExecutorOptions("cuda", "eager").validate()
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_kernels_that_may_run_at_once_divide_the_cache_alike(seed):
+    case = cuda_case(seed)
+    driver = ModelDriver(len(case.machine.devices), seed=seed)
+    with open_case(case, driver, "graph") as executor:
+        (end,) = (call for call in driver.calls if call.name == "end_capture")
+        assert end.what == (len(executor.plan.queues) > 1)
+
+
 def test_the_collector_rests_during_a_capture_and_works_afterwards(case):
     seen = []
     driver = ModelDriver(2)
     begin, end = driver.begin_capture, driver.end_capture
     driver.begin_capture = lambda origin: (seen.append(gc.isenabled()), begin(origin))[1]
-    driver.end_capture = lambda origin: (seen.append(gc.isenabled()), end(origin))[1]
+    driver.end_capture = lambda *given: (seen.append(gc.isenabled()), end(*given))[1]
     with open_case(case, driver):
         assert seen == [False, False]
         assert gc.isenabled()

@@ -45,6 +45,14 @@ def test_two_cards():
     assert "staged through the host" in found["cuda:1 → cuda:0"].remedy
 
 
+def test_each_card_is_told_which_cost_model_applies():
+    assert by_name(TWO)["cost model, cuda:1"].status == "absent"
+    card = DEVICE | {"name": "NVIDIA H200", "multiprocessors": 132}
+    finding = by_name(TWO | {"devices": [card], "pairs": []})["cost model, cuda:0"]
+    assert finding.status == "ok"
+    assert finding.detail.startswith("cuda-h200.ubj for NVIDIA H200 ×132: ")
+
+
 @pytest.mark.parametrize(
     ("change", "status", "words"),
     [

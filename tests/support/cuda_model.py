@@ -404,7 +404,7 @@ class ModelDriver:
         own.tail = set()
         self.calls.append(Call("begin_capture", own.number))
 
-    def end_capture(self, origin: Stream) -> Graph:
+    def end_capture(self, origin: Stream, is_concurrent: bool = False) -> Graph:
         own = self._alive_stream(origin)
         capture = self._capture
         if capture is None or capture.origin is not own:
@@ -412,7 +412,7 @@ class ModelDriver:
         reached = _ancestors(own.tail)
         unjoined = [s.number for s in capture.streams if not s.tail <= reached]
         self._end(capture)
-        self.calls.append(Call("end_capture", own.number))
+        self.calls.append(Call("end_capture", own.number, what=is_concurrent))
         if capture.invalid is not None:
             raise _invalidated(own.device)
         if unjoined:

@@ -18,8 +18,9 @@ pytest.importorskip("cuda.core", reason="cuda-core is not installed")
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 
 import cuda.core
-from cuda.bindings import runtime
+from cuda.bindings import driver, runtime
 
+from graph_executor.cuda import check as check_module
 from graph_executor.cuda import cuda_driver, nvml
 from graph_executor.cuda.check import check
 from graph_executor.cuda.driver import CudaFailed, Event, Graph, Memory, Region, Stream
@@ -269,6 +270,47 @@ def test_capture_is_thread_local_and_graphs_are_uploaded(log):
     driver.begin_capture(stream)
     driver.abort_capture(stream)
     assert named(log, "cudaGraphDestroy") == [(4711,), (4711,)]
+
+
+def test_kernels_that_run_at_once_ask_for_shared_memory(log, monkeypatch):
+    """The copy among the nodes is left alone; a driver that does not know the hint is no error."""
+    kinds = dict(zip((11, 12, 13), ("KERNEL", "MEMCPY", "KERNEL"), strict=True))
+    asked = []
+
+    def replace(name, answer):
+        signature = inspect.signature(getattr(driver, name))
+
+        def function(*given):
+            signature.bind(*given)
+            return answer(*given)
+
+        function.__name__ = name
+        monkeypatch.setattr(driver, name, function)
+
+    def nodes(graph, count=0):
+        assert int(graph) == 4711
+        return done, [driver.CUgraphNode(n) for n in kinds][:count], len(kinds)
+
+    def kind(node):
+        return done, driver.CUgraphNodeType[f"CU_GRAPH_NODE_TYPE_{kinds[int(node)]}"]
+
+    def ask(node, attribute, value):
+        asked.append((int(node), attribute.name, value.sharedMemCarveout))
+        return (driver.CUresult.CUDA_ERROR_INVALID_VALUE,)
+
+    done = driver.CUresult.CUDA_SUCCESS
+    replace("cuGraphGetNodes", nodes)
+    replace("cuGraphNodeGetType", kind)
+    replace("cuGraphKernelNodeSetAttribute", ask)
+    replace("cuGetErrorString", lambda error: (done, b"invalid argument"))
+    monkeypatch.setitem(check_module._EXPLAIN, driver.CUresult, driver.cuGetErrorString)
+    cuda = cuda_driver.CudaDriver()
+    stream = cuda.create_stream(0)
+    cuda.end_capture(stream)
+    assert asked == []
+    cuda.end_capture(stream, True)
+    name = "CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT"
+    assert asked == [(11, name, 100), (13, name, 100)]
 
 
 def test_failures_carry_cudas_own_name():

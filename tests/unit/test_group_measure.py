@@ -1,5 +1,6 @@
 """Groups measured with real kernels: what is timed is what runs, and it is right."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from cost_model.lane import Job, Lane
 from cost_model.noise import noise_floor
 from cost_model.repeats import repeat_some
 from cost_model.store import RecordStore, read_records
+from cost_model.visits import by_group
 from graph_executor.artifact import save_artifact
 from graph_executor.group_graph import InputPool, group_graph
 from graph_executor.group_measure import CpuGroupTimer
@@ -26,6 +28,7 @@ from graph_executor.second_process import SecondProcess
 from hios.errors import DeviceUnavailable, ExecutionError, InvalidOption
 from hios.ir import DeviceId, Placement, Schedule
 from hios.ir.serial import decode_json, encode_json
+from hios_tvm.cli.main import main
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 MACHINE = cpu_machine([CORES], 2)
@@ -352,6 +355,22 @@ def test_another_process_measures_some_groups_again(compiled, groups, artifact, 
     with SecondProcess(DEVICE) as other, RecordStore(path) as store:
         lane = lane_here(artifact, other)  # nothing left to do, so nothing is even opened
         assert repeat_some(graphs, models, after, lane, store, options) == 0
+
+
+def test_every_group_is_visited_so_often(artifact, tmp_path, capsys):
+    path = tmp_path / "g.jsonl"
+    command = [
+        "collect", "--models", str(artifact), "--groups", "5", "--out", str(path), "--devices",
+        "cpu:0", "--visits", "2", "--rounds", "3", "--drift", "1000", "--no-repeat", "--json",
+    ]  # fmt: skip
+    assert main(command) == 0
+    (told,) = json.loads(capsys.readouterr().out)["devices"]
+    assert (told["valid"], told["known"], told["complete"]) == (10, 0, True)
+    groups = by_group(read_records(path).records)
+    assert [len(visits) for visits in groups.values()] == [2] * 5
+    assert main(command) == 0
+    (told,) = json.loads(capsys.readouterr().out)["devices"]
+    assert (told["valid"], told["known"]) == (0, 5)
 
 
 def test_a_process_that_dies_is_told(artifact, groups):
