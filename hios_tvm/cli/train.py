@@ -121,8 +121,8 @@ def _noise_line(data: "Dataset") -> str:
         return "no group was measured twice: the noise is unknown"
     noise = data.noise
     return (
-        f"noise: a perfect model would err by {noise.mape:.1%} ({noise.visits:.1f} visits a group), "
-        f"against one visit by {noise.visit:.1%} (p90 {noise.p90:.1%}, {noise.pairs} pairs)"
+        f"noise: a perfect model would err by {noise.mape:.1%} ({noise.visits:.1f} visits a "
+        f"group), against one visit by {noise.visit:.1%} (p90 {noise.p90:.1%}, {noise.pairs} pairs)"
     )
 
 

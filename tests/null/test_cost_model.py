@@ -132,7 +132,7 @@ class TestDataset:
         np.testing.assert_array_equal(one.features, other.features)
         assert one.digest() == other.digest()
 
-    def test_a_repeat_tells_the_noise_and_is_not_learnt_from(self) -> None:
+    def test_a_repeat_tells_the_noise_and_is_no_group_of_its_own(self) -> None:
         some = records(10)
         assert build_dataset(some).noise is None
         first = some[0]
@@ -145,7 +145,8 @@ class TestDataset:
         assert len(found) == 10
         assert found.noise is not None
         assert found.noise.pairs == 1
-        assert found.noise.mape == pytest.approx(0.1 / math.sqrt(2), rel=0.1)
+        assert found.noise.visit == pytest.approx(0.1 / math.sqrt(2), rel=0.01)
+        assert found.noise.mape == pytest.approx(0.1 / math.sqrt(2) / math.sqrt(1.1), rel=0.01)
 
     def test_kinds_of_devices_do_not_mix(self) -> None:
         one, other = records(2)

@@ -47,7 +47,8 @@ def test_a_picture_of_other_figures_is_stale_and_drawn_anew(tmp_path, monkeypatc
 def test_every_result_is_explained() -> None:
     page = (RESULTS / "README.md").read_text()
     for path in RESULTS.iterdir():
-        assert path.name == "README.md" or f"`{path.name}`" in page, path.name
+        name = f"{path.name}/" if path.is_dir() else path.name
+        assert path.name == "README.md" or f"`{name}`" in page, path.name
 
 
 def test_every_table_names_a_result_or_is_not_used() -> None:

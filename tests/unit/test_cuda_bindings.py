@@ -292,7 +292,7 @@ def test_kernels_that_run_at_once_ask_for_shared_memory(log, monkeypatch):
         return done, [driver.CUgraphNode(n) for n in kinds][:count], len(kinds)
 
     def kind(node):
-        return done, driver.CUgraphNodeType[f"CU_GRAPH_NODE_TYPE_{kinds[int(node)]}"]
+        return done, getattr(driver.CUgraphNodeType, f"CU_GRAPH_NODE_TYPE_{kinds[int(node)]}")
 
     def ask(node, attribute, value):
         asked.append((int(node), attribute.name, value.sharedMemCarveout))
