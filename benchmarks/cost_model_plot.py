@@ -32,7 +32,7 @@ def draw_calibration(results: Sequence[SplitResult], path: Path) -> None:
     left.set(
         xlabel="measured time over Σ of the groups alone",
         ylabel="predicted",
-        title=f"{result.split}: {len(measured)} groups, each predicted without its network",
+        title=f"{result.split}: {len(measured)} groups held out",
     )
     names, covered, counts = _coverage(result)
     places = np.arange(len(names))
