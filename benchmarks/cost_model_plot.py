@@ -33,6 +33,8 @@ def draw_calibration(results: Sequence[SplitResult], path: Path) -> None:
         xlabel="measured time over Σ of the groups alone",
         ylabel="predicted",
         title=f"{result.split}: {len(measured)} groups held out",
+        xscale="log",
+        yscale="log",
     )
     names, covered, counts = _coverage(result)
     places = np.arange(len(names))

@@ -1,7 +1,7 @@
-"""The noise floor: how much two processes differ about the same groups.
+"""The noise floor: how much two sessions differ about the same groups.
 
-A group that was measured again on the same kind of device, in another process, has another
-*visit* (`cost_model.visits`). Times alone are shared by all groups of an operator, so what
+A group that was measured again on the same kind of device, in another session (a process, or a
+later round over all groups), has another *visit* (`cost_model.visits`). Times alone are shared by all groups of an operator, so what
 differs is the time of the group.
 """
 
@@ -26,7 +26,7 @@ class Noise:
     Attributes
     ----------
     pairs
-        Pairs of visits of one group, each of another process than the other.
+        Pairs of visits of one group, each of another session than the other.
     visit
         Mean absolute error, as a fraction, of a perfect model against one visit: the mean
         difference of two over √2.
@@ -48,9 +48,9 @@ class Noise:
 
 
 def noise_floor(records: Iterable[GroupRecord]) -> Noise | None:
-    """Return how much processes differ about the valid groups; None where nothing repeats.
+    """Return how much sessions differ about the valid groups; None where nothing repeats.
 
-    Visits of one group in one process count as one.
+    Visits of one group in one session count as one.
     """
     errors: list[float] = []
     counts: list[int] = []

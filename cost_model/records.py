@@ -175,7 +175,8 @@ class GroupRecord:
     date
         When, ISO 8601 in UTC.
     session
-        One process that measured; a group measured again in another one shows the noise.
+        One process, or round over all groups, that measured; a group measured again in another
+        one shows the noise.
     drift
         Change of the sentinel over the batch that the record belongs to, as a fraction; 0 where
         there was none.
