@@ -1,8 +1,8 @@
 """The noise floor: how much two sessions differ about the same groups.
 
 A group that was measured again on the same kind of device, in another session (a process, or a
-later round over all groups), has another *visit* (`cost_model.visits`). Times alone are shared by all groups of an operator, so what
-differs is the time of the group.
+later round over all groups), has another *visit* (`cost_model.visits`). Times alone are shared by
+all groups of an operator, so what differs is the time of the group.
 """
 
 import math
