@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.networks import load_network, save_network
-from graph_executor.cuda.detect import count_devices, detect_machine
+from graph_executor.cuda.detect import require_machine
 from graph_executor.cuda.measure import CudaGroupTimer
 from graph_executor.cuda.open import open_driver
 from graph_executor.group_timer import GroupOptions, time_group
-from hios.errors import DeviceUnavailable, HiosError
+from hios.errors import HiosError
 from hios.ir import CompiledGraph, OpId
 from hios.statistics import Samples
 
@@ -114,11 +114,7 @@ def measure_pair(compiled: CompiledGraph, channels: int, size: int, rounds: int 
     DeviceUnavailable
         When there is none.
     """
-    machine = detect_machine(["cuda:0"], 2)
-    if machine is None:
-        raise DeviceUnavailable(
-            "no CUDA device on this machine; `hios doctor` says what is missing"
-        )
+    machine = require_machine(["cuda:0"], 2)
     driver = open_driver()
     convolutions = [op for op in compiled.graph.operators if op.kind == "conv2d"]
     one, two = convolutions[:2]
@@ -160,10 +156,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here as well")
     options = parser.parse_args()
     try:
-        if count_devices() == 0:
-            raise DeviceUnavailable(
-                "no CUDA device on this machine; `hios doctor` says what is missing"
-            )
+        require_machine(["cuda:0"], 2)
         with tempfile.TemporaryDirectory() as scratch:
             folder = options.networks
             if folder is None:
@@ -175,7 +168,8 @@ def main() -> None:
                 for s in SIZES
             ]
     except HiosError as problem:
-        sys.exit(f"two_convs: error: {problem}")
+        print(f"two_convs: error: {problem}", file=sys.stderr)
+        sys.exit(2)
     facts = open_driver().facts(0)
     print(f"{facts.name}, {facts.architecture}; medians in µs, graph replay, warm L2")
     print("channels size  alone  in a row  at once  gain  spread  blocks  occupancy")

@@ -14,9 +14,9 @@ import click
 
 from benchmarks.gpu.networks import find_networks, load_network, reference_of
 from cost_model.collect import CollectOptions
-from graph_executor.cuda.detect import detect_machine
+from graph_executor.cuda.detect import require_machine
 from graph_executor.group_timer import GroupOptions
-from hios.errors import DeviceUnavailable, HiosError
+from hios.errors import HiosError
 from hios_tvm.cli.options import parse_duration
 from hios_tvm.collecting import CollectResult, ModelShelf, Wanted, collect_groups
 
@@ -38,11 +38,7 @@ def measure_groups(folders: list[Path], out: Path, options: CollectOptions) -> C
     HiosError
         When a network or the file cannot be used.
     """
-    machine = detect_machine(["cuda:0"], _STREAMS)
-    if machine is None:
-        raise DeviceUnavailable(
-            "no CUDA device on this machine; `hios doctor` says what is missing"
-        )
+    machine = require_machine(["cuda:0"], _STREAMS)
     folder_of = {reference_of(folder): folder for folder in folders}
     started = time.monotonic()
 
@@ -72,8 +68,8 @@ def main(
     names: tuple[str, ...], networks: Path, out: Path, groups: int, budget: str | None
 ) -> None:
     """Measure groups of compiled networks (all, or those of the NAMES)."""
-    seconds = None if budget is None else parse_duration(budget)
     try:
+        seconds = None if budget is None else parse_duration(budget)
         folders = [
             folder
             for folder in find_networks(networks, names)
@@ -81,7 +77,8 @@ def main(
         ]
         result = measure_groups(folders, out, CollectOptions(groups, seconds, MEASURING))
     except HiosError as problem:
-        sys.exit(f"groups: error: {problem}")
+        print(f"groups: error: {problem}", file=sys.stderr)
+        sys.exit(2)
     found = result.collected
     print(
         f"{found.valid} groups in {found.seconds:.0f} s, {found.rejected} rejected, "

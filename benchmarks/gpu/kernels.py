@@ -1,11 +1,11 @@
 """Time of each kernel on a GPU against cuDNN through PyTorch, as ratios.
 
-``python -m benchmarks.gpu.kernels --networks networks inception_v3_299`` needs one NVIDIA GPU and
-PyTorch with CUDA; without them it says so and ends. Convolutions of the network run as our kernel
-(with bias and activation in it) and as ``torch.nn.functional.conv2d`` plus bias and activation,
-channels last, after cuDNN has chosen its algorithm (``cudnn.benchmark``); TF32 is on where the
-name ends in ``_tf32``. Both are captured into a CUDA graph of many calls, so that no launch from
-Python is timed, and measured in turns.
+``python -m benchmarks.gpu.kernels --networks networks zoo_inception_v3_299`` needs one NVIDIA GPU
+and PyTorch with CUDA; without them it says so and ends. Convolutions of the network run as our
+kernel (with bias and activation in it) and as ``torch.nn.functional.conv2d`` plus bias and
+activation, channels last, after cuDNN has chosen its algorithm (``cudnn.benchmark``); TF32 is on
+where the name ends in ``_tf32``. Both are captured into a CUDA graph of many calls, so that no
+launch from Python is timed, and measured in turns.
 """
 
 import json
@@ -17,6 +17,7 @@ import click
 import numpy as np
 
 from benchmarks.gpu.networks import find_networks, load_network
+from hios.errors import HiosError
 
 _CALLS = 20
 _ROUNDS = 15
@@ -36,7 +37,12 @@ def main(names: tuple[str, ...], networks: Path, path: Path | None) -> None:
         sys.exit("no NVIDIA GPU here")
     device = torch.cuda.get_device_name()
     rows: list[dict[str, Any]] = []
-    for folder in find_networks(networks, names):
+    try:
+        folders = find_networks(networks, names)
+    except HiosError as problem:
+        print(f"kernels: error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    for folder in folders:
         own = _network(folder)
         rows += own
         for row in own:

@@ -22,11 +22,11 @@ from typing import Any
 from benchmarks.gpu.networks import find_networks, load_network, reference_of
 from benchmarks.gpu.torch_ways import MODES, TorchWay
 from benchmarks.gpu.virtual_machine import VirtualMachine
-from graph_executor.cuda.detect import detect_machine
+from graph_executor.cuda.detect import require_machine
 from graph_executor.cuda.open import open_driver
 from graph_executor.executor import ExecutorOptions, GraphExecutor, random_inputs
 from graph_executor.measure import MeasureOptions, measure_costs
-from hios.errors import DeviceUnavailable, HiosError
+from hios.errors import HiosError
 from hios.ir import CompiledGraph
 from hios.schedulers import schedule
 from hios.simulator import makespan
@@ -70,10 +70,7 @@ def latency_rows(path: Path, repeat: int, torch_modes: tuple[str, ...]) -> list[
     DeviceUnavailable
         When there is no GPU.
     """
-    if detect_machine(["cuda:0"], 1) is None:
-        raise DeviceUnavailable(
-            "no CUDA device on this machine; `hios doctor` says what is missing"
-        )
+    require_machine(["cuda:0"], 1)
     compiled = load_network(path)
     inputs = random_inputs(compiled.graph)
     runs: dict[str, Run] = {}
@@ -129,8 +126,7 @@ def _ours(
     runs: dict[str, Run] = {}
     known = {}
     for streams in sorted({streams for _, streams, _, _ in _WAYS}):
-        place = detect_machine(["cuda:0"], streams)
-        assert place is not None
+        place = require_machine(["cuda:0"], streams)
         known[streams] = measure_costs(compiled, place, MeasureOptions())
     for name, streams, scheduler, mode in _WAYS:
         machine, costs = known[streams].machine, known[streams].costs
@@ -194,7 +190,8 @@ def main() -> None:
         parser.error("--networks FOLDER: make gpu-bundle packs some")
     rows: list[dict[str, Any]] = []
     try:
-        facts = open_driver().facts(0) if detect_machine(["cuda:0"], 1) else None
+        require_machine(["cuda:0"], 1)
+        facts = open_driver().facts(0)
         for path in find_networks(Path(options.networks), options.names):
             if path.name.startswith("pair_"):
                 continue
@@ -208,13 +205,13 @@ def main() -> None:
                     f"  {row['speedup']:.2f}×" + (f"  predicted {told_us:.1f}" if told_us else ""),
                     flush=True,
                 )
-            if options.json is not None and facts is not None:
+            if options.json is not None:
                 told = {"device": facts.name, "architecture": facts.architecture, "rows": rows}
                 options.json.write_text(json.dumps(told, indent=1))
     except HiosError as problem:
-        sys.exit(f"latency: error: {problem}")
-    if facts is not None:
-        print(f"{facts.name}, {facts.architecture}; {options.repeat} interleaved runs of each")
+        print(f"latency: error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{facts.name}, {facts.architecture}; {options.repeat} interleaved runs of each")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.gpu.networks import find_networks, load_network
-from graph_executor.cuda.detect import detect_machine
+from graph_executor.cuda.detect import require_machine
 from graph_executor.executor import ExecutorOptions, GraphExecutor, random_inputs
 from hios.costs.analytic import AnalyticCosts
-from hios.errors import DeviceUnavailable, HiosError
+from hios.errors import HiosError
 from hios.schedulers import schedule
 from hios.statistics import Samples
 
@@ -57,11 +57,7 @@ def launch_row(path: Path, repeat: int) -> LaunchRow:
     DeviceUnavailable
         When there is no GPU.
     """
-    place = detect_machine(["cuda:0"], 4)
-    if place is None:
-        raise DeviceUnavailable(
-            "no CUDA device on this machine; `hios doctor` says what is missing"
-        )
+    place = require_machine(["cuda:0"], 4)
     compiled = load_network(path)
     graph = compiled.graph
     decided = schedule("nimble", graph, place, AnalyticCosts(graph, place))
@@ -106,7 +102,8 @@ def main() -> None:
             if not path.name.startswith("pair_")
         ]
     except HiosError as problem:
-        sys.exit(f"launches: error: {problem}")
+        print(f"launches: error: {problem}", file=sys.stderr)
+        sys.exit(2)
     print("network               operators  events  nodes  graph µs  eager µs  eager µs/operator")
     for row in rows:
         print(

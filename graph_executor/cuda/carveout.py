@@ -4,8 +4,8 @@ A multiprocessor's memory is divided between shared memory and first-level cache
 only while nothing runs on it. A kernel without shared memory prefers all of it as cache; one
 with shared memory that starts beside it then finds room for few of its blocks, and two kernels
 at once take up to four times as long as one after the other (pooling beside a convolution on an
-H200, docs/cuda.md). So all kernels of such a graph ask for the most shared memory. It is a hint
-of each launch, held by the node of the graph: other work in the process is not touched.
+H200, docs/gpu-measurements.md). So all kernels of such a graph ask for the most shared memory. It
+is a hint of each launch, held by the node of the graph: other work in the process is not touched.
 """
 
 from contextlib import suppress

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from graph_executor.cuda.devices import ordinal_of
 from graph_executor.cuda.open import is_installed, open_driver
+from hios.errors import DeviceUnavailable
 from hios.ir.machine import Machine
 
-__all__ = ["are_here", "count_devices", "detect_machine"]
+__all__ = ["are_here", "count_devices", "detect_machine", "require_machine"]
 
 
 def count_devices() -> int:
@@ -28,6 +29,24 @@ def detect_machine(names: Sequence[str], streams: int) -> Machine | None:
     from graph_executor.cuda.topology import describe_machine
 
     return describe_machine(open_driver(), names, streams, wiring)
+
+
+def require_machine(names: Sequence[str], streams: int) -> Machine:
+    """Return the machine of these devices, as `detect_machine`.
+
+    Raises
+    ------
+    DeviceUnavailable
+        When this host has no CUDA device.
+    UnknownDevice
+        When it has some, but not these.
+    """
+    machine = detect_machine(names, streams)
+    if machine is None:
+        raise DeviceUnavailable(
+            "no CUDA device on this machine; `hios doctor` says what is missing"
+        )
+    return machine
 
 
 def are_here(machine: Machine) -> bool:
